@@ -1,0 +1,1 @@
+"""Benchmark the schedules by which mini-batch SGD sets its batch size."""

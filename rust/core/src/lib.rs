@@ -1,0 +1,1 @@
+//! Variable-batch sampling and gradient variance.
