@@ -1,0 +1,252 @@
+"""The loop of one trial: decide, train, look, until the budget."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from batchramp._rust import Batches, derive_key
+from batchramp.schedules import Plan, plan
+from batchramp.schedules.interface import (
+    Evidence,
+    Horizon,
+    Progress,
+    Settings,
+)
+from batchramp.training.clock import Clock
+from batchramp.training.evaluation import full_gradient, full_train_loss, mean_metric
+from batchramp.training.step import Step, check_settings
+from batchramp.training.trial import Record, Row, Status, Trial
+from batchramp.workloads import Data
+
+
+def run_trial(
+    trial: Trial,
+    data: Data,
+    device: torch.device,
+    on_look: Callable[[Row], None] = lambda _row: None,
+) -> Record:
+    """Train one trial to its budget and return its rows.
+
+    A target never stops a trial; a loss that is not finite at a look does. Data are
+    moved to the device before any clock runs. Whatever stops a trial otherwise, a
+    schedule's impossible settings or an error in a user's own code, makes it a failed
+    one, which keeps the rows it has.
+
+    Args:
+        trial: What to train.
+        data: The workload's data for the trial's seed.
+        device: Where to train.
+        on_look: Called with each row as it is recorded.
+    """
+    rows: list[Row] = []
+
+    def record(row: Row) -> None:
+        rows.append(row)
+        on_look(row)
+
+    try:
+        status = _Race(trial, data.to(device), device, record).run()
+    except Exception as error:
+        return Record(tuple(rows), "failed", f"{type(error).__name__}: {error}")
+    return Record(tuple(rows), status)
+
+
+@dataclass
+class _Cursor:
+    """Where a trial stands; `settings` are those of the next update."""
+
+    position: int
+    update: int
+    samples: int
+    settings: Settings
+    state: Any
+
+
+class _Race:
+    def __init__(
+        self,
+        trial: Trial,
+        data: Data,
+        device: torch.device,
+        record: Callable[[Row], None],
+    ) -> None:
+        self._opened = time.perf_counter()
+        self._trial = trial
+        self._data = data
+        self._device = device
+        self._record_row = record
+        self._last_position = -1
+        self._train_clock, self._look_clock, self._compile_clock = (
+            Clock(device) for _ in range(3)
+        )
+        self._num_samples = len(data.train)
+        self._adaptive = bool(trial.schedule.evidence)
+        self._batches = Batches(
+            self._num_samples,
+            seed=derive_key(trial.seed, "order"),
+            boundary=trial.boundary,
+        )
+        self._plan = self._make_plan()
+        self._horizon = (
+            self._plan.horizon
+            if self._plan
+            else Horizon.of(self._num_samples, trial.epochs, trial.boundary)
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_key(trial.seed, "model"))
+            self._model = trial.workload.model().to(device).train()
+        self._step = Step(
+            self._model,
+            trial.workload,
+            data.train,
+            weight_decay=trial.weight_decay,
+            nesterov=trial.nesterov,
+            micro_batch=trial.micro_batch,
+        )
+
+    def _make_plan(self) -> Plan | None:
+        if self._adaptive:
+            return None
+        return plan(
+            self._trial.schedule,
+            num_samples=self._num_samples,
+            epochs=self._trial.epochs,
+            boundary=self._trial.boundary,
+        )
+
+    def run(self) -> Status:
+        state = self._trial.schedule.init(self._horizon)
+        cursor = _Cursor(0, 0, 0, Settings(0, 0.0, 0.0), state)
+        self._decide(cursor, None)
+        with self._compile_clock:
+            self._step.warm_up(self._shapes(cursor), evidence=self._adaptive)
+        self._record(cursor, None)
+        while cursor.position < self._horizon.budget:
+            samples = cursor.samples
+            used = self._train(cursor, self._next_look(cursor.position))
+            loss = self._step.take_loss(cursor.samples - samples)
+            row = self._record(cursor, (used, loss))
+            if not (math.isfinite(loss) and _finite(row.full_train_loss)):
+                return "diverged"
+        self._check_plan(cursor)
+        return "finished"
+
+    def _train(self, cursor: _Cursor, until: int) -> Settings:
+        """Make updates until the position `until`; return the last one's settings."""
+        batches, step, device = self._batches, self._step, self._device
+        on_cpu = device.type == "cpu"
+        with self._train_clock:
+            while True:
+                used = cursor.settings
+                indices = torch.from_numpy(
+                    batches.take(cursor.position, used.batch_size)
+                )
+                if not on_cpu:
+                    indices = indices.to(device, non_blocking=True)
+                evidence = step.update(indices, used, evidence=self._adaptive)
+                cursor.position = batches.end(cursor.position, used.batch_size)
+                cursor.update += 1
+                cursor.samples += len(indices)
+                if cursor.position < self._horizon.budget:
+                    self._decide(cursor, evidence)
+                if cursor.position >= until:
+                    return used
+
+    def _decide(self, cursor: _Cursor, evidence: Evidence | None) -> None:
+        """Decide the settings of the next update, at its first position.
+
+        Under `drop` a batch that does not fit in the rest of its pass is not made: the
+        tail is skipped and the settings are decided anew where the next pass begins.
+        """
+        progress = Progress(cursor.position, cursor.update)
+        decide = self._trial.schedule.decide
+        settings, state = decide(progress, evidence, cursor.state)
+        start = self._batches.start(cursor.position, settings.batch_size)
+        if start != cursor.position:
+            cursor.position = start
+            if start >= self._horizon.budget:
+                return
+            progress = Progress(start, cursor.update)
+            settings, state = decide(progress, evidence, cursor.state)
+        check_settings(settings)
+        cursor.settings, cursor.state = settings, state
+
+    def _shapes(self, cursor: _Cursor) -> set[int]:
+        """The batch sizes that the trial can reach, short last batches included.
+
+        An adaptive schedule's later sizes are not known beforehand; nothing is compiled
+        or captured for a shape on this path, so that its first one stands for them.
+        """
+        if self._plan is None:
+            return {cursor.settings.batch_size}
+        sizes = {size for _, size in self._plan.runs}
+        if self._trial.boundary == "keep":
+            for start, size in self._plan.runs:
+                first_rest = -start % self._num_samples
+                sizes |= {first_rest % size, self._num_samples % size}
+        return sizes - {0}
+
+    def _next_look(self, position: int) -> int:
+        spacing = self._trial.cadence * self._num_samples
+        look = math.ceil((position // spacing + 1) * spacing)
+        return min(look, self._horizon.budget)
+
+    def _record(self, cursor: _Cursor, last: tuple[Settings, float] | None) -> Row:
+        workload, train = self._trial.workload, self._data.train
+        before, self._last_position = self._last_position, cursor.position
+        loss = norm = None
+        with self._look_clock:
+            metric = mean_metric(self._model, workload, self._data.test)
+            if self._due("gradient_norm", before, cursor.position):
+                loss, norm = full_gradient(self._model, workload, train)
+            elif self._due("full_train_loss", before, cursor.position):
+                loss = full_train_loss(self._model, workload, train)
+        settings, train_loss = last or (None, None)
+        row = Row(
+            updates=cursor.update,
+            samples=cursor.samples,
+            position=cursor.position,
+            epoch=cursor.position / self._num_samples,
+            train_seconds=self._train_clock.seconds,
+            total_seconds=time.perf_counter() - self._opened,
+            evaluation_seconds=self._look_clock.seconds,
+            compile_seconds=self._compile_clock.seconds,
+            batch_size=settings.batch_size if settings else None,
+            lr=settings.lr if settings else None,
+            momentum=settings.momentum if settings else None,
+            train_loss=train_loss,
+            full_train_loss=loss,
+            metric=metric,
+            gradient_norm=norm,
+        )
+        self._record_row(row)
+        return row
+
+    def _due(self, measure: str, before: int, position: int) -> bool:
+        """Whether a multiple of the measure's cadence lies in (before, position]."""
+        if position >= self._horizon.budget:
+            return True
+        cadence = self._trial.measures.get(measure)
+        if cadence is None:
+            return False
+        spacing = Fraction(cadence) * self._num_samples
+        return before // spacing < position // spacing
+
+    def _check_plan(self, cursor: _Cursor) -> None:
+        if self._plan is not None and cursor.update != self._plan.updates:
+            raise ValueError(
+                f"schedule {self._trial.schedule.name} made {cursor.update} updates "
+                f"where its plan has {self._plan.updates}: its batch size may change "
+                "only at the positions that its events() declare"
+            )
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)

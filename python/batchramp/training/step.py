@@ -1,0 +1,211 @@
+"""One update: micro-batches, exact accumulation, evidence, and SGD."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim.sgd import sgd
+
+from batchramp.schedules.interface import MicroBatchEvidence, Settings
+from batchramp.workloads import Split, Workload
+
+IMPLEMENTATION = "torch.optim.sgd.sgd(fused=True)"
+"""Part of a trial's identity: fused and unfused SGD differ in their last bits."""
+
+# The functional form: the optimizer class costs 28 us more a step on a small model, and
+# its first use imports torch's compiler, which takes seconds.
+
+
+class Step:
+    """Makes updates of one model from batches of one training set.
+
+    The gradient of an update is the mean over its batch's samples, however the batch is
+    split: each sample's loss is weighted by one over the batch size. SGD is torch's:
+    `v = momentum * v + gradient + weight_decay * w`, `w -= lr * v`, v beginning at 0
+    (with Nesterov's look-ahead where asked for).
+
+    Args:
+        model: The model, on the device of the data; it is trained in place.
+        workload: Gives the loss of each sample.
+        train: The training set, on the device.
+        weight_decay: Coefficient of the squared norm's half, added to the gradient.
+        nesterov: Nesterov's momentum instead of the heavy ball's.
+        micro_batch: The most samples of one forward and backward pass; None is no cap.
+
+    Attributes:
+        loss_sum: Sum of all samples' losses since `take_loss`, float64, on the device.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        workload: Workload,
+        train: Split,
+        *,
+        weight_decay: float,
+        nesterov: bool,
+        micro_batch: int | None,
+    ) -> None:
+        self._model = model
+        self._workload = workload
+        self._train = train
+        self._weight_decay = weight_decay
+        self._nesterov = nesterov
+        self._micro_batch = micro_batch
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._velocities = [torch.zeros_like(p) for p in self._parameters]
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=train.inputs.device)
+
+    def update(
+        self, indices: Tensor, settings: Settings, *, evidence: bool = False
+    ) -> MicroBatchEvidence | None:
+        """Make one update from the samples at `indices`, int64 on the data's device.
+
+        Args:
+            indices: Shape (samples of this batch,); may be fewer than the batch size.
+            settings: Learning rate and momentum to use.
+            evidence: Whether to return the norms that an adaptive schedule needs. They
+                need K >= 2 equal micro-batches: a batch that fits in one is split in
+                two, and one that cannot be split equally gives none.
+        """
+        micro_batches = self._split(indices, evidence=evidence)
+        for parameter in self._parameters:
+            parameter.grad = None
+        found = None
+        if evidence and len(micro_batches) > 1 and _equal(micro_batches):
+            found = self._accumulate_with_norms(micro_batches)
+        else:
+            for part in micro_batches:
+                share = self._share(part, len(indices))
+                self.loss_sum.add_(share.detach(), alpha=len(indices))
+                share.backward()  # type: ignore[no-untyped-call]
+        self._descend(settings)
+        return found
+
+    def take_loss(self, samples: int) -> float:
+        """Return the mean loss of the last `samples` samples, and start a new sum."""
+        mean = float(self.loss_sum) / samples
+        self.loss_sum.zero_()
+        return mean
+
+    def warm_up(self, batch_sizes: Iterable[int], *, evidence: bool) -> None:
+        """Run every given batch size once on a copy, so that no update is a first one.
+
+        Allocations, kernel loading and the libraries' own tuning at a new shape happen
+        here, off the train clock; the model and torch's generators are left untouched.
+        """
+        devices = [self.loss_sum.device] if self.loss_sum.is_cuda else []
+        with torch.random.fork_rng(devices=devices):
+            scratch = Step(
+                copy.deepcopy(self._model),
+                self._workload,
+                self._train,
+                weight_decay=self._weight_decay,
+                nesterov=self._nesterov,
+                micro_batch=self._micro_batch,
+            )
+            for size in sorted(set(batch_sizes)):
+                indices = torch.arange(size, device=self.loss_sum.device)
+                settings = Settings(batch_size=size, lr=0.0, momentum=0.5)
+                scratch.update(indices, settings, evidence=evidence)
+
+    @torch.no_grad()
+    def _descend(self, settings: Settings) -> None:
+        used = [
+            (parameter, parameter.grad, velocity)
+            for parameter, velocity in zip(
+                self._parameters, self._velocities, strict=True
+            )
+            if parameter.grad is not None
+        ]
+        parameters, gradients, velocities = map(list, zip(*used, strict=True))
+        sgd(
+            parameters,
+            gradients,
+            velocities,
+            fused=True,
+            grad_scale=None,
+            found_inf=None,
+            weight_decay=self._weight_decay,
+            momentum=settings.momentum,
+            lr=settings.lr,
+            dampening=0.0,
+            nesterov=self._nesterov and settings.momentum > 0,
+            maximize=False,
+        )
+
+    def _split(self, indices: Tensor, *, evidence: bool) -> Sequence[Tensor]:
+        size = len(indices)
+        parts = 1 if self._micro_batch is None else -(-size // self._micro_batch)
+        if evidence and parts == 1 and size > 1:
+            parts = 2
+        return indices.tensor_split(parts) if parts > 1 else (indices,)
+
+    def _share(self, indices: Tensor, batch_size: int) -> Tensor:
+        """Return what these samples add to the mean loss of a batch of that size."""
+        outputs = self._model(self._train.inputs.index_select(0, indices))
+        losses = self._workload.loss(
+            outputs, self._train.targets.index_select(0, indices)
+        )
+        if losses.shape != indices.shape:
+            raise ValueError(
+                f"the loss of workload {self._workload.name} must give one value a "
+                f"sample, shape ({len(indices)},), got {tuple(losses.shape)}"
+            )
+        return losses.dot(losses.new_full(losses.shape, 1 / batch_size))
+
+    def _accumulate_with_norms(self, parts: Sequence[Tensor]) -> MicroBatchEvidence:
+        squared_norms = torch.zeros_like(self.loss_sum)
+        means: list[Tensor] = []
+        for part in parts:
+            mean_loss = self._share(part, len(part))
+            self.loss_sum.add_(mean_loss.detach(), alpha=len(part))
+            gradients = torch.autograd.grad(
+                mean_loss, self._parameters, allow_unused=True, materialize_grads=True
+            )
+            squared_norms += squared_norm(gradients)
+            if means:
+                torch._foreach_add_(means, gradients)
+            else:
+                means = [gradient.clone() for gradient in gradients]
+        torch._foreach_div_(means, len(parts))
+        for parameter, mean in zip(self._parameters, means, strict=True):
+            parameter.grad = mean
+        # One transfer for both numbers: the schedule needs them to decide.
+        norms = torch.stack([squared_norms, squared_norm(means)]).tolist()
+        return MicroBatchEvidence(
+            count=len(parts),
+            batch_size=len(parts[0]),
+            sum_squared_norms=norms[0],
+            squared_norm_of_mean=norms[1],
+        )
+
+
+def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all elements' squares: shape (), float64, on the device."""
+    norms = torch.stack(torch._foreach_norm(list(tensors))).double()
+    return norms.square().sum()
+
+
+def _equal(parts: Sequence[Tensor]) -> bool:
+    return len(parts[0]) == len(parts[-1])
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse a rate or a momentum that a schedule must not give.
+
+    Raises:
+        ValueError: `lr` is not finite or negative, or `momentum` is not in [0, 1).
+    """
+    if not (settings.lr >= 0 and math.isfinite(settings.lr)):
+        raise ValueError(
+            f"lr of a schedule must be finite and at least 0, got {settings.lr}"
+        )
+    if not 0 <= settings.momentum < 1:
+        raise ValueError(
+            f"momentum of a schedule must be in [0, 1), got {settings.momentum}"
+        )

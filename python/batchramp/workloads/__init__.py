@@ -1,0 +1,71 @@
+"""Workloads: the built-in ones, and a user's own from `file.py:name`.
+
+What needs torch is imported on first use, so that naming the workloads does not.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchramp.names import load_from_file, suggest
+
+if TYPE_CHECKING:
+    from batchramp.workloads.interface import (
+        Data,
+        Split,
+        Workload,
+        accuracy,
+        cross_entropy,
+    )
+
+__all__ = [
+    "BUILT_IN",
+    "Data",
+    "Split",
+    "Workload",
+    "accuracy",
+    "cross_entropy",
+    "find_workload",
+]
+
+BUILT_IN = {
+    "digits": "8x8 digits of scikit-learn, an MLP; needs no download",
+    "fashion_mnist": "Fashion-MNIST, a small CNN; --data: the four gzipped IDX files",
+    "cifar10": "CIFAR-10, a small CNN; --data: Hugging Face's Parquet or torchvision's",
+}
+"""The workloads that come with the package: name to summary. `WORKLOAD` in the module of
+that name is the workload."""
+
+
+def find_workload(name: str, relative_to: Path | None = None) -> Workload:
+    """Return a built-in workload, or a user's own by `file.py:name`.
+
+    Args:
+        name: A built-in name, or a Python file and the name of a `Workload` in it.
+        relative_to: The folder that a relative file is looked up in; None is the
+            current one.
+
+    Raises:
+        ValueError: There is no such workload, or what the file defines is not one.
+    """
+    from batchramp.workloads.interface import Workload
+
+    if ":" in name:
+        found = load_from_file(name, relative_to)
+    elif name in BUILT_IN:
+        found = import_module(f"batchramp.workloads.{name}").WORKLOAD
+    else:
+        raise ValueError(suggest("workload", name, BUILT_IN))
+    if not isinstance(found, Workload):
+        raise ValueError(
+            f"{name} must be a batchramp.workloads.Workload, got {type(found).__name__}"
+        )
+    return found
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'batchramp.workloads' has no attribute {name!r}")
+    return getattr(import_module("batchramp.workloads.interface"), name)
