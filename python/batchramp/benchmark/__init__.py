@@ -1,0 +1,1 @@
+"""Suites of trials, their results, and what the results say."""

@@ -1,0 +1,104 @@
+"""The report of a run: one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from batchramp.benchmark import charts
+from batchramp.benchmark.results import Results
+from batchramp.benchmark.sheets import PanelSheets, panel_sheets
+
+_SETTINGS = (
+    "workload",
+    "epochs",
+    "cadence",
+    "seeds",
+    "boundary",
+    "micro_batch",
+    "threads",
+)
+_MANY = 4
+"""Distinct values of one environment key that are still listed one by one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _PanelView:
+    """What the template shows of one panel."""
+
+    sheets: PanelSheets
+    charts: tuple[charts.Chart, ...]
+
+
+def write_report(results: Results, path: str | Path) -> None:
+    """Write the page, all or nothing.
+
+    It holds, per panel, the learning curves against updates and epochs, the races in
+    updates and seconds, the same tables as the terminal's (with tests against the
+    baseline and single-look passages added), and below them how time is counted and
+    where the trials ran.
+
+    Args:
+        results: A run.
+        path: File to write; an existing one is replaced.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        temporary.write_text(to_html(results), encoding="utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_html(results: Results) -> str:
+    """The page as text."""
+    # Both are slow to import, and only a report needs them.
+    import jinja2
+    import markupsafe
+
+    template = resources.files("batchramp.benchmark") / "templates" / "report.html"
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = markupsafe.Markup
+    return environment.from_string(template.read_text(encoding="utf-8")).render(
+        name=str(results.suite.get("name", "run")),
+        settings={
+            key.replace("_", " "): results.suite[key]
+            for key in _SETTINGS
+            if key in results.suite
+        },
+        panels=[_view(results, sheets) for sheets in panel_sheets(results)],
+        environment=_environment(results),
+        trials=results.rows["trial"].n_unique(),
+    )
+
+
+def _view(results: Results, sheets: PanelSheets) -> _PanelView:
+    race = charts.race_chart(results, sheets.panel)
+    curves = charts.curve_charts(results, sheets.panel)
+    return _PanelView(sheets=sheets, charts=(*curves, *([race] if race else [])))
+
+
+def _environment(results: Results) -> dict[str, str]:
+    """Where the trials ran; what differs between them is listed, or counted if much."""
+    values: dict[str, list[str]] = {}
+    for metadata in results.metadata.values():
+        described: dict[str, Any] = metadata.get("environment", {})
+        for key, value in described.items():
+            seen = values.setdefault(key, [])
+            if str(value) not in seen:
+                seen.append(str(value))
+    return {
+        key.replace("_", " "): "; ".join(seen)
+        if len(seen) <= _MANY
+        else f"{min(seen)} to {max(seen)} ({len(seen)} values)"
+        for key, seen in values.items()
+    }

@@ -1,0 +1,297 @@
+"""A suite: the trials of one question, as a value read from TOML.
+
+Nothing here imports torch or reads data; `resolve` in `trials.py` does.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from fractions import Fraction
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from batchramp.benchmark.targets import Target, parse_target
+from batchramp.names import suggest
+from batchramp.schedules import BOUNDARIES
+
+MEASURES = ("full_train_loss", "gradient_norm")
+
+Number = int | float | str
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The tuning search that an entry's rate comes from; reports show it.
+
+    Attributes:
+        lr: Initial rates that were tried, at least 5, increasing.
+        score: What each gave on the tuning seeds, lower is better; `inf` is diverged.
+        seeds: Number of tuning seeds, at least 3.
+    """
+
+    lr: tuple[float, ...]
+    score: tuple[float, ...]
+    seeds: int
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One schedule of a panel.
+
+    Attributes:
+        label: What tables call it; unique in the suite.
+        schedule: A schedule's name, or `file.py:name`.
+        set: Parameters that differ from the schedule's defaults.
+        baseline: Label of what it is compared with; its panel's unless named.
+        search: The tuning search that its rate comes from.
+    """
+
+    label: str
+    schedule: str
+    set: dict[str, Any] = {}
+    baseline: str | None = None
+    search: Search | None = None
+
+    @property
+    def tuning(self) -> str:
+        """How its parameters were chosen, as tables say it."""
+        if self.search is not None:
+            return "tuned"
+        return "as set" if self.set else "paper defaults"
+
+
+class Panel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Schedules that are compared with each other, under common regularisation.
+
+    Attributes:
+        entries: The schedules (`[[panel.entry]]`).
+        baseline: Label of the entry that speed-ups are measured against.
+        targets: Such as `"metric >= 0.96"`; the workload's own where none is named.
+        title: What the panel asks.
+        weight_decay: Coefficient of L2 regularisation in SGD.
+        nesterov: Nesterov's momentum.
+    """
+
+    entries: tuple[Entry, ...] = msgspec.field(name="entry")
+    baseline: str
+    targets: tuple[str, ...] = ()
+    title: str = ""
+    weight_decay: float = 0.0
+    nesterov: bool = False
+
+
+class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The trials of one question.
+
+    Attributes:
+        name: Names the default results folder.
+        workload: A workload's name, or `file.py:name`.
+        panels: Its comparisons (`[[panel]]`).
+        epochs: Budget of every trial, in passes over the training set.
+        cadence: Epochs between looks, equal for all.
+        seeds: Number of seeds.
+        first_seed: The first of them; the others follow.
+        search_score: What the entries' searches scored by, in words.
+        boundary: What happens to a batch at a pass's end.
+        measures: Epochs between measurements of the full training loss and of the full
+            gradient norm. What a target names and this does not is measured at every
+            look; both are measured at the end of every trial.
+        micro_batch: The most samples of one forward and backward pass.
+        threads: torch's CPU threads; the machine's cores unless set.
+    """
+
+    name: str
+    workload: str
+    panels: tuple[Panel, ...] = msgspec.field(name="panel")
+    epochs: Number
+    cadence: Number = 0.25
+    seeds: int = 8
+    first_seed: int = 0
+    search_score: str | None = None
+    boundary: str = "keep"
+    measures: dict[str, Number] = {}
+    micro_batch: int | None = None
+    threads: int | None = None
+
+    def entries(self) -> list[tuple[Panel, Entry]]:
+        """Return every entry with its panel, in the suite's order."""
+        return [(panel, entry) for panel in self.panels for entry in panel.entries]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what its TOML says, defaults filled in, without what is unset."""
+        table: dict[str, Any] = _without_none(msgspec.to_builtins(self))
+        return table
+
+
+def load_suite(name: str | Path) -> tuple[Suite, Path | None]:
+    """Read a suite by the name of a built-in one or by the path of a TOML file.
+
+    Returns:
+        The suite, and the folder its own files are relative to (None: built in).
+
+    Raises:
+        ValueError: There is no such suite, or it breaks a rule; the message names it.
+    """
+    built_in = resources.files("batchramp.benchmark") / "suites"
+    if f"{name}.toml" in {file.name for file in built_in.iterdir()}:
+        return parse_suite((built_in / f"{name}.toml").read_text()), None
+    path = Path(name)
+    if not path.is_file():
+        known = (file.name.removesuffix(".toml") for file in built_in.iterdir())
+        hint = suggest("suite", str(name), known)
+        raise ValueError(f"{hint} (nor is there a file of that name)")
+    try:
+        return parse_suite(path.read_text()), path.parent
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_suite(text: str) -> Suite:
+    """Read a suite from TOML and check every rule that needs no data.
+
+    Raises:
+        ValueError: It is not TOML, has an unknown or missing key, a value of the wrong
+            kind or out of range, labels that repeat, or a baseline that is no label.
+    """
+    table = tomllib.loads(text)
+    _check_keys(table)
+    try:
+        suite = msgspec.convert(table, Suite)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from error
+    check_suite(suite)
+    return suite
+
+
+def with_seeds(suite: Suite, seeds: int | None) -> Suite:
+    """Return the suite with another number of seeds, or itself for None."""
+    if seeds is None:
+        return suite
+    changed = msgspec.structs.replace(suite, seeds=seeds)
+    check_suite(changed)
+    return changed
+
+
+def exact(name: str, value: Number) -> Fraction:
+    """Return a positive decimal number exactly.
+
+    Raises:
+        ValueError: It is not a finite number above zero.
+    """
+    try:
+        number = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        number = Fraction(0)
+    if number <= 0:
+        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+    return number
+
+
+def resolved_measures(suite: Suite) -> dict[str, Fraction]:
+    """Return the epochs between measurements: those set, and those that targets need."""
+    measures = {
+        name: exact(f"measures.{name}", value) for name, value in suite.measures.items()
+    }
+    for panel in suite.panels:
+        for target in panel.targets:
+            column = parse_target(target).column
+            if column in MEASURES:
+                measures.setdefault(column, exact("cadence", suite.cadence))
+    return measures
+
+
+def _check_keys(table: dict[str, Any]) -> None:
+    """Name the nearest key for each unknown one, which msgspec does not."""
+    _check_table("suite", table, Suite)
+    for panel in _tables(table.get("panel")):
+        _check_table("panel", panel, Panel)
+        for entry in _tables(panel.get("entry")):
+            _check_table("entry", entry, Entry)
+            if isinstance(entry.get("search"), dict):
+                _check_table("search", entry["search"], Search)
+
+
+def _check_table(kind: str, table: dict[str, Any], struct: type[Any]) -> None:
+    known = [field.encode_name for field in msgspec.structs.fields(struct)]
+    for key in table:
+        if key not in known:
+            raise ValueError(suggest(f"key of a {kind}", key, known))
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        return []
+    return [table for table in value if isinstance(table, dict)]
+
+
+def check_suite(suite: Suite) -> None:
+    """Check every rule of a suite that needs no data; see `parse_suite`."""
+    exact("epochs", suite.epochs)
+    exact("cadence", suite.cadence)
+    for name, number in (
+        ("seeds", suite.seeds),
+        ("micro_batch", suite.micro_batch),
+        ("threads", suite.threads),
+    ):
+        if number is not None and number < 1:
+            raise ValueError(f"{name} must be at least 1, got {number}")
+    if suite.first_seed < 0:
+        raise ValueError(f"first_seed must be at least 0, got {suite.first_seed}")
+    if suite.boundary not in BOUNDARIES:
+        raise ValueError(suggest("boundary", suite.boundary, BOUNDARIES))
+    for name in suite.measures:
+        if name not in MEASURES:
+            raise ValueError(suggest("measure", name, MEASURES))
+    labels = [entry.label for _, entry in suite.entries()]
+    if not labels:
+        raise ValueError("a suite must have at least one [[panel]] with an entry")
+    for label in labels:
+        if labels.count(label) > 1:
+            raise ValueError(f"label must be unique in the suite, got {label!r} twice")
+    for panel in suite.panels:
+        _check_panel(panel)
+    resolved_measures(suite)
+
+
+def _check_panel(panel: Panel) -> None:
+    known = [entry.label for entry in panel.entries]
+    for baseline in (panel.baseline, *(entry.baseline for entry in panel.entries)):
+        if baseline is not None and baseline not in known:
+            raise ValueError(suggest("baseline", baseline, known))
+    if not (panel.weight_decay >= 0 and math.isfinite(panel.weight_decay)):
+        raise ValueError(
+            f"weight_decay must be finite and at least 0, got {panel.weight_decay}"
+        )
+    for target in panel.targets:
+        parse_target(target)
+    for entry in panel.entries:
+        if entry.search is not None:
+            _check_search(entry, entry.search)
+
+
+def _check_search(entry: Entry, search: Search) -> None:
+    name = f"search of entry {entry.label!r}"
+    if len(search.lr) < 5 or len(search.lr) != len(search.score) or search.seeds < 3:
+        raise ValueError(
+            f"{name} must have at least 5 rates, a score for each, and 3 seeds, got "
+            f"{len(search.lr)} rates, {len(search.score)} scores, {search.seeds} seeds"
+        )
+    best = search.lr[search.score.index(min(search.score))]
+    chosen = entry.set.get("lr", entry.set.get("base_lr"))
+    if chosen != best:
+        raise ValueError(f"{name} has its best score at lr {best}, got lr {chosen}")
+
+
+def panel_targets(panel: Panel, of_workload: tuple[str, ...]) -> tuple[Target, ...]:
+    """Return a panel's targets, or the workload's own where it names none."""
+    return tuple(parse_target(target) for target in panel.targets or of_workload)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,325 @@
+"""The command `batchramp`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchramp.names import suggest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+"""Exit codes beside 0 and, of `compare`, 3: a gate could not decide."""
+
+
+class _Group(click.Group):
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.commands:
+            raise click.UsageError(suggest("command", args[0], self.commands))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="batchramp")
+def cli() -> None:
+    """Which batch-size and learning-rate schedule reaches the target soonest?
+
+    \b
+    batchramp run                       race the papers' schedules on digits
+    batchramp plan smith-increase       count a schedule's updates, no training
+    batchramp report runs/quick         the tables again, or a page with --html
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; bad input is one line and code 2."""
+    try:
+        code = cli.main(
+            args=None if arguments is None else list(arguments),
+            prog_name="batchramp",
+            standalone_mode=False,
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return BAD_INPUT
+    except click.ClickException as error:
+        return _complain(error.format_message(), BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        return _complain(
+            "interrupted; what is finished is kept, the same command goes on from there",
+            INTERRUPTED,
+        )
+    except ValueError as error:
+        return _complain(str(error), BAD_INPUT)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"batchramp: {' '.join(message.split())}", err=True)
+    return code
+
+
+_json = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON, and nothing else, on standard output.",
+)
+
+
+def _parameters(
+    _context: click.Context, _option: click.Parameter, pairs: tuple[str, ...]
+) -> dict[str, Any]:
+    """Read `key=value` pairs; a value is JSON, or else a string."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, text = pair.partition("=")
+        if not (key and separator):
+            raise click.UsageError(f"--set must be key=value, got {pair!r}")
+        try:
+            values[key] = json.loads(text)
+        except ValueError:
+            values[key] = text
+    return values
+
+
+@cli.command()
+@click.argument("suite", default="quick")
+@click.option("--out", help="Results folder.  [default: runs/<suite>]")
+@click.option("--seeds", type=int, help="Instead of the suite's number of seeds.")
+@click.option("--data", help="The directory that holds cifar10/, fashion-mnist/, ...")
+@click.option("--device", help="cpu or cuda.  [default: cuda if there is a GPU]")
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    help="Trials at a time; more than one disturb each other's clocks.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
+@_json
+def run(
+    suite: str,
+    out: str | None,
+    seeds: int | None,
+    data: str | None,
+    device: str | None,
+    jobs: int,
+    dry_run: bool,
+    as_json: bool,
+) -> int:
+    """Race a suite's schedules, and print when each reached its targets.
+
+    SUITE is a built-in suite's name or a TOML file. Run again, it goes on where it was
+    interrupted.
+
+    \b
+    batchramp run
+    batchramp run fashion.toml --data ~/data --seeds 3
+    """
+    try:
+        from batchramp.benchmark.runner import make_race
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        message = "run trains with torch: pip install 'batchramp[torch]'"
+        raise ValueError(message) from error
+    from batchramp.benchmark.progress import ProgressMonitor
+
+    race = make_race(suite, out=out, seeds=seeds, data=data, device=device, jobs=jobs)
+    if dry_run:
+        return _print_dry_run(race, as_json=as_json)
+    with ProgressMonitor(_console(error=True)) as monitor:
+        outcomes = race.run(monitor)
+    _print_results(race.out, as_json=as_json)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        return _complain(
+            f"{failed} trials failed; the same command tries them again", FAILED
+        )
+    return 0
+
+
+def _print_dry_run(race: Any, *, as_json: bool) -> int:
+    from rich.table import Table
+
+    resolved, trials = race.prepare()
+    pending = len(race.pending(trials))
+    entries = [
+        {
+            "panel": number,
+            "schedule": entry.label,
+            "updates": resolved.plans[entry.label]
+            and resolved.plans[entry.label].updates,
+            "trials": race.suite.seeds,
+        }
+        for number, panel in enumerate(race.suite.panels)
+        for entry in panel.entries
+    ]
+    if as_json:
+        summary = {"out": str(race.out), "pending": pending, "entries": entries}
+        click.echo(json.dumps(summary, indent=2))
+        return 0
+    table = Table(title=f"{race.suite.name}: {pending} trials to run into {race.out}")
+    for column in ("panel", "schedule", "updates", "trials"):
+        table.add_column(column, justify="left" if column == "schedule" else "right")
+    for entry in entries:
+        values = ("adaptive" if v is None else str(v) for v in entry.values())
+        table.add_row(*values)
+    _console().print(table)
+    return 0
+
+
+@cli.command()
+@click.argument("schedule")
+@click.option("--num-samples", help="Training samples.  [default: the paper's]")
+@click.option("--epochs", help="Passes over them.  [default: the paper's]")
+@click.option(
+    "--boundary",
+    default="keep",
+    show_default=True,
+    help="At a pass's end: keep (a short last batch), drop or wrap.",
+)
+@click.option(
+    "--set",
+    "parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_parameters,
+    help="A parameter of the schedule; may be repeated.",
+)
+@_json
+def plan(
+    schedule: str,
+    num_samples: str | None,
+    epochs: str | None,
+    boundary: str,
+    parameters: dict[str, Any],
+    as_json: bool,
+) -> int:
+    """Lay a schedule over a data set and count its updates, without training.
+
+    \b
+    batchramp plan smith-increase --boundary wrap
+    batchramp plan umeda-increasing-batch --num-samples 1297 --epochs 12 \\
+        --set max_batch_size=128 --set interval='"2 epochs"'
+    """
+    from batchramp import schedules
+    from batchramp.benchmark.plan_view import render_plan
+
+    chosen: Any = schedule
+    if ":" in schedule:
+        chosen, parameters = schedules.load(schedule, None, **parameters), {}
+    laid = schedules.plan(
+        chosen,
+        num_samples=num_samples,
+        epochs=epochs,
+        boundary=boundary,
+        **parameters,
+    )
+    if as_json:
+        click.echo(json.dumps(laid.to_dict(), indent=2))
+    else:
+        _console().print(render_plan(laid))
+    return 0
+
+
+@cli.command()
+@click.argument("folder", metavar="RUN")
+@click.option("--html", help="Also write one page with tables and charts here.")
+@_json
+def report(folder: str, html: str | None, as_json: bool) -> int:
+    """Print a run's tables again, or write its page.
+
+    \b
+    batchramp report runs/quick --html quick.html
+    """
+    if html is not None:
+        from batchramp.benchmark.report import write_report
+        from batchramp.benchmark.results import read_results
+
+        write_report(read_results(folder), Path(html))
+        _console(error=True).print(f"wrote {html}", highlight=False)
+    _print_results(Path(folder), as_json=as_json)
+    return 0
+
+
+@cli.command()
+@click.argument("base")
+@click.argument("new")
+@click.option(
+    "--margin",
+    default=0.1,
+    show_default=True,
+    help="How much slower is still the same.",
+)
+@_json
+def compare(base: str, new: str, margin: float, as_json: bool) -> int:
+    """Tell whether run NEW is slower than run BASE; for gates in CI.
+
+    Exit code 0: no slower than the margin; 1: slower, or planned updates differ; 3: the
+    intervals are too wide to tell.
+
+    \b
+    batchramp compare runs/main runs/branch --margin 0.1
+    """
+    from batchramp.benchmark.compare import compare as compare_results
+    from batchramp.benchmark.render import comparison_to_json, render_comparison
+    from batchramp.benchmark.results import read_results
+
+    found = compare_results(read_results(base), read_results(new), margin=margin)
+    if as_json:
+        click.echo(json.dumps(comparison_to_json(found), indent=2))
+    else:
+        _console().print(render_comparison(found))
+    return found.exit_code
+
+
+@cli.command(name="list")
+@_json
+def list_names(as_json: bool) -> int:
+    """Name the suites, schedules and workloads that come with batchramp."""
+    from importlib import resources
+
+    from batchramp import schedules
+    from batchramp.workloads import BUILT_IN
+
+    suites = resources.files("batchramp.benchmark") / "suites"
+    found = {
+        "suites": sorted(file.name.removesuffix(".toml") for file in suites.iterdir()),
+        "schedules": schedules.summaries(),
+        "workloads": BUILT_IN,
+    }
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return 0
+    for kind, names in found.items():
+        click.secho(kind, bold=True)
+        for name in names:
+            summary = names[name] if isinstance(names, dict) else ""
+            click.echo(f"  {name:<24} {summary}".rstrip())
+    return 0
+
+
+def _print_results(folder: Path, *, as_json: bool) -> None:
+    from batchramp.benchmark.render import render, to_json
+    from batchramp.benchmark.results import read_results
+
+    results = read_results(folder)
+    if as_json:
+        click.echo(json.dumps(to_json(results), indent=2))
+    else:
+        _console().print(render(results))
+
+
+def _console(*, error: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=error)
