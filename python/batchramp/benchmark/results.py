@@ -99,10 +99,14 @@ def write_trial(
 
 def read_status(folder: Path, trial_id: str) -> str | None:
     """Return how a recorded trial ended; None if it is absent or cannot be read."""
-    try:
-        return str(_read_metadata(trial_file(folder, trial_id))["status"])
-    except (OSError, ValueError, KeyError):
+    path = trial_file(folder, trial_id)
+    if not path.is_file():
         return None
+    try:
+        _, metadata = _read_trial(path)
+    except ValueError:
+        return None
+    return str(metadata["status"])
 
 
 def write_suite(folder: Path, table: Mapping[str, Any]) -> None:
@@ -153,13 +157,7 @@ def read_results(folder: str | Path) -> Results:
         path = trial_file(folder, trial["id"])
         if not path.is_file():
             continue
-        try:
-            frame = pl.read_parquet(path)
-            metadata[trial["id"]] = _read_metadata(path)
-        except (pl.exceptions.PolarsError, OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{path} is damaged: run the suite again, and only this trial is redone"
-            ) from error
+        frame, metadata[trial["id"]] = _read_trial(path)
         frames.append(
             frame.with_columns(
                 trial=pl.lit(trial["id"]), schedule=pl.lit(trial["label"])
@@ -196,13 +194,32 @@ def _entries(suite: Mapping[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(entries, schema=ENTRY_COLUMNS)
 
 
-def _read_metadata(path: Path) -> dict[str, Any]:
+def _read_trial(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
+    """Read all of a trial's file: the footer of a damaged one may still be whole."""
     try:
-        text = pl.read_parquet_metadata(path)["batchramp"]
-    except pl.exceptions.PolarsError as error:
-        raise ValueError(f"{path} is damaged") from error
-    metadata: dict[str, Any] = json.loads(text)
-    return metadata
+        frame = pl.read_parquet(path)
+        metadata = json.loads(pl.read_parquet_metadata(path)["batchramp"])
+        whole = frame.schema == COLUMNS and "status" in metadata
+    except _UNREADABLE as error:
+        raise ValueError(_damaged(path)) from error
+    if not whole:
+        raise ValueError(_damaged(path))
+    return frame, metadata
+
+
+_UNREADABLE = (
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+)
+"""What reading a file that does not hold what was written may raise."""
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: run the suite again, and only this trial is redone"
 
 
 @contextmanager

@@ -130,7 +130,9 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         )
     sample = np.asarray(values, dtype=np.float64)
     center = float(sample.mean())
-    half = _t_quantile(level, n - 1) * float(sample.std(ddof=1)) / math.sqrt(n)
+    half = (
+        _t_quantile((1 + level) / 2, n - 1) * float(sample.std(ddof=1)) / math.sqrt(n)
+    )
     return Interval(
         estimate=center,
         low=center - half,
@@ -277,7 +279,11 @@ def ratio_of_pairs(
         return _no_ratio("pairs", "no pair")
     half = None
     if n > 1:
-        half = _t_quantile(level, n - 1) * float(differences.std(ddof=1)) / math.sqrt(n)
+        half = (
+            _t_quantile((1 + level) / 2, n - 1)
+            * float(differences.std(ddof=1))
+            / math.sqrt(n)
+        )
     return _ratio_of_logarithms(float(differences.mean()), half, "pairs", level, n)
 
 
@@ -366,19 +372,17 @@ def detectable_ratio(values: Sequence[float], power: float = 0.8) -> float | Non
     """
     if len(values) < 2 or not all(0 < value < math.inf for value in values):
         return None
-    from scipy import stats
-
     n = len(values)
     spread = float(np.log(np.asarray(values, dtype=np.float64)).std(ddof=1))
-    quantiles = _t_quantile(LEVEL, 2 * n - 2) + float(stats.t.ppf(power, 2 * n - 2))
+    quantiles = _t_quantile((1 + LEVEL) / 2, 2 * n - 2) + _t_quantile(power, 2 * n - 2)
     return math.exp(quantiles * spread * math.sqrt(2 / n))
 
 
-def _t_quantile(level: float, degrees: float) -> float:
-    # scipy.stats takes longer to import than every other module of a table together.
-    from scipy import stats
+def _t_quantile(probability: float, degrees: float) -> float:
+    # scipy.stats would take longer to import than all the rest of a table together.
+    from scipy.special import stdtrit
 
-    return float(stats.t.ppf((1 + level) / 2, degrees))
+    return float(stdtrit(degrees, probability))
 
 
 def _welch_half_width(
@@ -393,7 +397,7 @@ def _welch_half_width(
     degrees = total**2 / (
         shares[0] ** 2 / (left.size - 1) + shares[1] ** 2 / (right.size - 1)
     )
-    return _t_quantile(level, degrees) * math.sqrt(total)
+    return _t_quantile((1 + level) / 2, degrees) * math.sqrt(total)
 
 
 def _logarithms(values: Sequence[float]) -> NDArray[np.float64]:
