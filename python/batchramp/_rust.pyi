@@ -1,3 +1,247 @@
-__all__ = ["__version__"]
+"""The compiled half of batchramp.
+
+Whole numbers that the functions here cannot take, for their size or by their rule,
+raise `ValueError`; other types raise `TypeError`. Everything here may be called from
+several threads.
+"""
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "BUILD_PROFILE",
+    "Batches",
+    "Moments",
+    "__version__",
+    "advance",
+    "derive_key",
+    "noise_from_micro_batches",
+    "noise_from_two_sizes",
+    "share",
+]
 
 __version__: str
+BUILD_PROFILE: str
+"""`release` or `debug`: benchmarks refuse anything but a release."""
+
+@final
+class Batches:
+    """The endless stream of passes over the samples, cut into batches.
+
+    A batch is a function of the seed, its first position and its size. A position is
+    `pass * num_samples + offset`, at most 2**63.
+    """
+
+    def __new__(
+        cls,
+        num_samples: int,
+        *,
+        seed: int | None = None,
+        order: str = "auto",
+        boundary: str = "keep",
+    ) -> Batches:
+        """Makes the stream; no order is computed before a batch asks for it.
+
+        Args:
+            num_samples: Samples of one pass, 1 to 2**32.
+            seed: 0 to 2**64 - 1; `None` is 0.
+            order: `auto`, `exact` or `sequential`. `auto` is `exact` to 2**24 samples.
+            boundary: What happens to a batch at a pass's end: `keep` cuts it short,
+                `drop` begins it with the next pass, `wrap` runs on into that.
+        """
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of one pass."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the orders."""
+
+    @property
+    def order(self) -> str:
+        """`exact` or `sequential`: what `auto` came to."""
+
+    @property
+    def order_version(self) -> str:
+        """The order with its version; one of these gives the same samples for ever."""
+
+    @property
+    def boundary(self) -> str:
+        """`keep`, `drop` or `wrap`."""
+
+    def start(self, position: int, batch_size: int) -> int:
+        """Where a batch of this size decided at `position` begins.
+
+        There, or under `drop` with the next pass if it does not fit in this one.
+        """
+
+    def end(self, start: int, batch_size: int) -> int:
+        """The position after the batch that begins at `start`."""
+
+    def take(
+        self,
+        start: int,
+        batch_size: int,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> NDArray[np.int64]:
+        """The indices of the batch that begins at `start`, or a rank's share of it.
+
+        Args:
+            start: Its first position, as `start` returns it.
+            batch_size: Its size over all ranks, 1 to `num_samples`.
+            rank: The rank whose contiguous share is asked for; `None` is 0.
+            world_size: The number of ranks, none of which is left without a sample;
+                `None` is 1.
+        """
+
+    def take_list(
+        self,
+        start: int,
+        batch_size: int,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> list[int]:
+        """The same indices as a list."""
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, object]]:
+        """What pickle makes an equal stream from."""
+
+def advance(
+    num_samples: int,
+    boundary: str,
+    position: int,
+    update: int,
+    batch_size: int,
+    until_position: int | None = None,
+    until_update: int | None = None,
+) -> tuple[int, int]:
+    """Lays batches of one size without visiting them.
+
+    They are laid from `position`, where the counter of updates stands at `update`,
+    until the first batch start at or past `until_position`, or until the counter
+    reaches `until_update`, whichever comes first. Under `drop` a batch that does not
+    fit moves the position to the next pass's start and counts no update, so that the
+    position returned never lies in a tail too short for this size.
+
+    Returns:
+        Position and counter there.
+    """
+
+def share(length: int, rank: int, world_size: int) -> tuple[int, int]:
+    """The part of a batch that belongs to a rank.
+
+    Returns:
+        Its first place in the batch and the place after its last. The parts are
+        contiguous and equal, or differ by one sample.
+    """
+
+def derive_key(seed: int, purpose: str) -> int:
+    """A 64-bit key for one purpose of a seed, such as `split` or `model`.
+
+    With `mix` the finaliser of SplitMix64, `G` = 0x9e3779b97f4a7c15 and arithmetic
+    modulo 2**64, the key starts as `mix(seed + G)`; each eight bytes `w` of the purpose
+    (UTF-8, little-endian, the last padded with zeros) and finally its length in bytes
+    make it `mix((key ^ w) + G)`. For one purpose, two seeds never share a key.
+
+    Args:
+        seed: 0 to 2**64 - 1.
+        purpose: What the key is for.
+    """
+
+def noise_from_micro_batches(
+    count: int,
+    batch_size: int,
+    sum_squared_norms: float,
+    squared_norm_of_mean: float,
+    num_samples: int | None = None,
+) -> tuple[float, float]:
+    """Gradient noise from the gradients of disjoint micro-batches.
+
+    Args:
+        count: Number of gradients, at least 2.
+        batch_size: Samples behind each, of which it is the mean.
+        sum_squared_norms: Sum of their squared norms.
+        squared_norm_of_mean: Squared norm of their mean.
+        num_samples: Samples they were drawn from without replacement; `None` is an
+            endless stream.
+
+    Returns:
+        The trace of the per-sample gradients' covariance (divisor N - 1), not below
+        zero, and the unbiased squared norm of the gradient of all samples, which noise
+        can push below zero.
+    """
+
+def noise_from_two_sizes(
+    small_batch_size: int,
+    small_squared_norm: float,
+    large_batch_size: int,
+    large_squared_norm: float,
+    num_samples: int | None = None,
+) -> tuple[float, float]:
+    """Gradient noise from the squared norms of gradients at two batch sizes.
+
+    Args:
+        small_batch_size: Samples behind the first gradient, of which it is the mean.
+        small_squared_norm: Its squared norm, or an average of such.
+        large_batch_size: Samples behind the second, more than behind the first.
+        large_squared_norm: Its squared norm, or an average of such.
+        num_samples: Samples they were drawn from without replacement; `None` is an
+            endless stream.
+
+    Returns:
+        Trace and squared norm as `noise_from_micro_batches` returns them, but that
+        noise can push the trace below zero too.
+    """
+
+@final
+class Moments:
+    """Per-coordinate mean and sum of squared deviations of a stream of gradients."""
+
+    def __new__(cls, length: int, *, dtype: str = "float32") -> Moments:
+        """Nothing seen yet.
+
+        Args:
+            length: Coordinates of a gradient.
+            dtype: Precision of the state, `float32` or `float64`.
+        """
+
+    @staticmethod
+    def from_stacked(
+        gradients: NDArray[np.float32] | NDArray[np.float64], *, dtype: str = "float32"
+    ) -> Moments:
+        """The moments of the rows of a C-contiguous matrix, read in place.
+
+        A `float64` state takes rows of either precision, a `float32` one its own.
+        """
+
+    def update(
+        self, parts: list[NDArray[np.float32]] | list[NDArray[np.float64]]
+    ) -> None:
+        """Takes one gradient, given in consecutive contiguous parts, read in place."""
+
+    def merge(self, other: Moments) -> None:
+        """Takes in what another one of the same length and precision has seen."""
+
+    @property
+    def length(self) -> int:
+        """Coordinates of a gradient."""
+
+    @property
+    def count(self) -> int:
+        """How many gradients were taken."""
+
+    def mean(self) -> NDArray[np.float32] | NDArray[np.float64]:
+        """The mean of each coordinate."""
+
+    def variance(self, scale: float) -> NDArray[np.float32] | NDArray[np.float64]:
+        """`scale` times the variance of each coordinate, divisor `count` - 1.
+
+        NaN below two gradients.
+        """
+
+    def trace(self, scale: float) -> float:
+        """The sum of `variance(scale)`, added in double precision."""

@@ -1,1 +1,24 @@
-//! Variable-batch sampling and gradient variance.
+//! Variable-batch sampling and gradient variance, with neither Python nor torch.
+//!
+//! A batch is a function of `(seed, position, size)`: [`Order`] says who comes next in a pass,
+//! [`Batches`] cuts the endless stream of passes into batches, and [`advance`] lays many batches of
+//! one size without visiting them. [`Moments`] keeps the per-coordinate mean and variance of a
+//! stream of gradients, and [`Noise`] needs no more than their squared norms.
+
+mod advance;
+mod batches;
+mod error;
+mod moments;
+mod noise;
+mod order;
+mod precision;
+mod rng;
+
+pub use advance::advance;
+pub use batches::{Batches, Boundary, MAX_POSITION, share};
+pub use error::Error;
+pub use moments::{Moments, Real};
+pub use noise::Noise;
+pub use order::{MAX_AUTO_SAMPLES, MAX_SAMPLES, Order};
+pub use precision::{AnyMoments, Values};
+pub use rng::{Random, derive_key};

@@ -1,0 +1,526 @@
+"""Batches of a scheduled size for any trainer that takes a torch batch sampler."""
+
+from collections.abc import Callable, Iterator, Mapping, Sized
+from typing import Any, NamedTuple, cast
+
+from torch.utils.data import BatchSampler, Sampler
+
+from batchramp._rust import Batches, share
+from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after, whole
+from batchramp.sampler.sources import (
+    StaticPlan,
+    adopt,
+    check_plan,
+    check_ranks,
+    choose_boundary,
+)
+
+_STATE_VERSION = 1
+_STATE_KEYS = (
+    "version",
+    "algo",
+    "n",
+    "seed",
+    "boundary",
+    "epoch",
+    "samples_consumed_global",
+    "batches_yielded",
+    "slices_yielded",
+    "batch_sizes",
+    "schedule_id",
+)
+
+
+class VariableBatchSampler(BatchSampler):
+    """A batch sampler whose batch size may change between any two batches.
+
+    A batch is a function of the seed, its position and its size, so neither prefetching
+    workers nor a resume nor another number of ranks changes which samples train
+    together. Under `keep` every sample comes exactly once a pass, whatever the sizes.
+
+    `iter()` begins the pass after the last one that a batch was drawn from; the first
+    time, and after `set_epoch` or `load_state_dict`, what those say. Nothing happens
+    before an iterator's first `next`.
+
+    Args:
+        sampler: What to draw from: a number of samples, a sized data set, a
+            `RandomSampler` without replacement (its generator is not used), a
+            `SequentialSampler` (the order is then `sequential`) or a
+            `DistributedSampler` (its data set's length, rank, world size and seed are
+            taken over, not its padding, and `batch_size` is then per process).
+        batch_size: Global batch size, over all ranks; or give `schedule`.
+        drop_last: The same as `boundary="drop"`.
+        schedule: A `Plan`, or a pure function of the position that returns the size.
+        order: `auto`, `exact` or `sequential`.
+        seed: 0 to 2**64 - 1; equal on all ranks.
+        boundary: What happens to a batch at a pass's end: `keep` (cut short, the
+            default), `drop` (skipped where it does not fit) or `wrap` (runs on into
+            the next pass). A `Plan` brings its own.
+        rank: The rank whose contiguous share of each batch is yielded. None yields the
+            shares of all ranks in turn, for a loader that deals batches out.
+        world_size: Number of ranks; each needs a sample of every batch.
+        output: `list` or `numpy` (int64 arrays).
+
+    Raises:
+        ValueError: If an argument is out of its range, or two contradict.
+    """
+
+    def __init__(
+        self,
+        sampler: int | Sized | Sampler[int],
+        batch_size: int | None = None,
+        drop_last: bool = False,
+        *,
+        schedule: StaticPlan | Callable[[int], int] | None = None,
+        order: str = "auto",
+        seed: int = 0,
+        boundary: str | None = None,
+        rank: int | None = 0,
+        world_size: int = 1,
+        output: str = "list",
+    ) -> None:
+        # BatchSampler.__init__ refuses batch_size=None and is skipped.
+        source = adopt(sampler, order, seed, rank, world_size)
+        self._rank, self._world_size = check_ranks(source.rank, source.world_size)
+        if output not in ("list", "numpy"):
+            raise ValueError(f"output must be list or numpy, got {output!r}")
+        if (batch_size is None) == (schedule is None):
+            raise ValueError(
+                "either batch_size or schedule must be given, got "
+                f"batch_size={batch_size!r} and schedule={schedule!r} (a trainer that "
+                "rebuilds its sampler loses the schedule: in Lightning, set "
+                "use_distributed_sampler=False)"
+            )
+        planned = None if schedule is None or callable(schedule) else schedule
+        chosen = choose_boundary(boundary, drop_last, planned)
+        self._batches = Batches(
+            source.num_samples, seed=source.seed, order=source.order, boundary=chosen
+        )
+        self._take = self._batches.take_list if output == "list" else self._batches.take
+        self._budget: int | None = None
+        self._schedule_id: str | None = None
+        self._sizes: SizeRuns | CalledSizes
+        if batch_size is not None:
+            size = whole("batch_size", batch_size) * source.processes
+            self._sizes = SizeRuns(self._batches, [(0, self._check_size(size))])
+        elif planned is not None:
+            check_plan(planned, source.num_samples)
+            for _, size in planned.runs:
+                self._check_size(size)
+            self._sizes = SizeRuns(self._batches, planned.runs)
+            self._budget = planned.horizon.budget
+            self._schedule_id = planned.fingerprint
+        else:
+            function = cast("Callable[[int], int]", schedule)
+            self._sizes = CalledSizes(self._batches, function, self._check_size)
+        self._adjustable = batch_size is not None
+        self._cursor = _Cursor(0, 0, 0, 0)
+        self._origin = self._cursor
+        self._resuming = True
+        self._generation = 0
+        self._found = (0, 0)
+        self._check_shares(self._cursor)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yields the indices of one pass's batches."""
+        self._begin_pass()
+        generation = self._generation
+        cursor = self._cursor
+        end = self._pass_end(cursor.pass_index)
+        world_size = self._world_size
+        while cursor.position < end:
+            start, size = self._sizes.draw(cursor.position)
+            if start >= end:
+                return
+            after = position_after(self._batches, self._sizes.size_at, start, size)
+            first = cursor.slices if self._rank is None else self._rank
+            last = world_size - 1 if self._rank is None else self._rank
+            for rank in range(first, last + 1):
+                indices = self._take(start, size, rank, world_size)
+                if rank == last:
+                    cursor = _Cursor(cursor.pass_index, after, cursor.batches + 1, 0)
+                else:
+                    cursor = cursor._replace(position=start, slices=rank + 1)
+                # An iterator that set_epoch, a load or a newer one left behind runs on
+                # for its owner, but is no longer where the sampler stands.
+                if generation == self._generation:
+                    self._cursor = cursor
+                yield cast("list[int]", indices)
+
+    def __len__(self) -> int:
+        """Batches that `iter()` yields in the current pass.
+
+        That is the pass being drawn from (counted whole, after a load too), or, once
+        its last batch is drawn, the next one; 0 after a plan's last. Under `wrap` a
+        batch belongs to the pass that holds its first position.
+        """
+        origin = self._origin
+        if not self._resuming and not self._remaining(self._cursor):
+            origin = self._pass_start(self._cursor.pass_index + 1)
+        batches = origin.batches + self._remaining(origin)
+        return batches * (self._world_size if self._rank is None else 1)
+
+    @property  # type: ignore[override]  # torch's is always a number
+    def batch_size(self) -> int | None:
+        """The global batch size if it is constant, None if a schedule varies it.
+
+        Setting it fixes the size from the next batch drawn on.
+        """
+        if self._adjustable:
+            return self._sizes.size_at(self._drawn())
+        return self._sizes.constant
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.set_batch_size(size)
+
+    @property
+    def drop_last(self) -> bool:  # type: ignore[override]  # read, never set
+        """Whether the boundary is `drop`."""
+        return self.boundary == "drop"
+
+    @property
+    def sampler(self) -> "VariableBatchSampler":  # type: ignore[override]  # likewise
+        """This sampler: where trainers look for a `set_epoch`."""
+        return self
+
+    @property
+    def num_samples(self) -> int:
+        """Number of samples of a pass."""
+        return self._batches.num_samples
+
+    @property
+    def boundary(self) -> str:
+        """`keep`, `drop` or `wrap`."""
+        return self._batches.boundary
+
+    @property
+    def position(self) -> int:
+        """Position of the next batch drawn in this pass, tails skipped included."""
+        return self._cursor.position
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the pass that the next `iter()` begins.
+
+        The rest of a pass that `load_state_dict` brought back is kept if it is of this
+        very epoch. Under `wrap`, where a pass begins depends on the batches before it:
+        they are laid from position 0 at the sizes in force.
+
+        Args:
+            epoch: The pass, from 0.
+
+        Raises:
+            ValueError: If it is not a whole number at or above 0.
+        """
+        pass_index = whole("epoch", epoch, least=0)
+        if self._resuming and self._cursor.pass_index == pass_index:
+            return
+        self._place(self._pass_start(pass_index))
+        self._resuming = True
+
+    def set_batch_size(self, size: int, at: int | None = None) -> None:
+        """Sets the size of the batches that begin at or past a position.
+
+        Args:
+            size: Global batch size.
+            at: First position at which it holds, until one set further on; None is the
+                next batch drawn, for good.
+
+        Raises:
+            ValueError: If the position was drawn, if the size is out of range, or if
+                the sizes come from a schedule.
+        """
+        if not self._adjustable:
+            raise ValueError(
+                f"batch_size must not be set where a schedule decides it, got {size!r}"
+            )
+        size = self._check_size(size)
+        drawn = self._drawn()
+        position = drawn if at is None else whole("at", at, least=0)
+        if position < drawn:
+            raise ValueError(
+                f"at must be at least {drawn} (batches are drawn up to there), got {at}"
+            )
+        assert isinstance(self._sizes, SizeRuns)  # the sizes set by hand
+        self._sizes = self._sizes.changed(position, size, for_good=at is None)
+        # A batch found further on was found at the sizes before.
+        self._found = (self._origin.position, self._origin.batches)
+
+    def weight(self, update: int) -> float:
+        """What to scale a rank's mean loss by, so that averaging over ranks is exact.
+
+        DDP averages the ranks' gradients equally, whatever their shares. With
+        world_size * share / batch the average is the mean over the global batch.
+
+        Args:
+            update: The batch's index in the current pass, from 0, counted from the
+                pass's start after a load too.
+
+        Raises:
+            ValueError: If there is no such batch, or it lies before the point that was
+                loaded, or `rank` is None.
+        """
+        if self._rank is None:
+            raise ValueError("rank must be a number for weight(), got rank=None")
+        update = whole("update", update, least=0)
+        end = self._pass_end(self._cursor.pass_index)
+        start = self._locate("update", update)
+        if start < end:
+            start, size = self._sizes.batch_at(start)
+        if start >= end:
+            raise ValueError(
+                f"update must be below {update} (the batches of this pass), "
+                f"got {update}"
+            )
+        length = self._batches.end(start, size) - start
+        first, last = share(length, self._rank, self._world_size)
+        return self._world_size * (last - first) / length
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a new JSON-able dict: the same on every rank, for any world size.
+
+        `samples_consumed_global` is the offset in the pass `epoch`, tails that were
+        skipped included; `batches_yielded` counts that pass's global batches.
+        """
+        return self._state(self._cursor)
+
+    def state_at(self, batches: int) -> dict[str, Any]:
+        """Returns the state after the first batches of the current pass.
+
+        For a plain `DataLoader` with workers, which draws ahead of what was trained.
+
+        Args:
+            batches: Global batches of this pass that were trained, counted from the
+                pass's start after a load too.
+
+        Raises:
+            ValueError: If so many were not drawn, or the point that was loaded lies
+                behind.
+        """
+        batches = whole("batches", batches, least=0)
+        if batches > self._cursor.batches:
+            raise ValueError(
+                f"batches must be at most {self._cursor.batches} (drawn so far), "
+                f"got {batches}"
+            )
+        position = self._locate("batches", batches)
+        return self._state(_Cursor(self._cursor.pass_index, position, batches, 0))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state: the next `iter()` yields what was left of its pass.
+
+        It does so once, even if nothing was left. The sizes set by hand come back too.
+
+        Args:
+            state: What `state_dict` or `state_at` returned, on any number of ranks.
+
+        Raises:
+            ValueError: If it belongs to other samples, another order, seed, boundary
+                or schedule, or is not a state.
+        """
+        cursor, runs = self._read_state(state)
+        if runs is not None:
+            self._sizes = SizeRuns(self._batches, runs)
+        self._cursor = self._origin = cursor
+        self._found = (cursor.position, cursor.batches)
+        self._resuming = True
+        self._generation += 1
+
+    def _check_size(self, size: int) -> int:
+        """A global batch size, checked against the samples and the ranks."""
+        size = whole("batch_size", size)
+        if not 1 <= size <= self.num_samples:
+            raise ValueError(
+                f"batch_size must be between 1 and {self.num_samples} "
+                f"(the number of samples), got {size}"
+            )
+        if size < self._world_size:
+            raise ValueError(
+                f"batch_size must be at least {self._world_size} (world_size), so that "
+                f"every rank has a sample, got {size}"
+            )
+        return size
+
+    def _check_shares(self, origin: "_Cursor") -> None:
+        """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
+        if self._world_size == 1 or isinstance(self._sizes, CalledSizes):
+            return
+        end = self._pass_end(origin.pass_index)
+        count = self._remaining(origin)
+        if count == 0:
+            return
+        position, _ = self._sizes.lay(origin.position, end, count - 1)
+        start, size = self._sizes.batch_at(position)
+        length = self._batches.end(start, size) - start
+        if length < self._world_size:
+            raise ValueError(
+                f"batch_size must leave every batch {self._world_size} samples or more "
+                f"(world_size), got {size}, which leaves the last of a pass of "
+                f'{self.num_samples} with {length}: use boundary="drop" or "wrap"'
+            )
+
+    def _pass_end(self, pass_index: int) -> int:
+        """The position before which a batch of this pass begins."""
+        end = (pass_index + 1) * self.num_samples
+        return end if self._budget is None else min(end, self._budget)
+
+    def _pass_start(self, pass_index: int) -> "_Cursor":
+        """Where a pass begins."""
+        position = pass_index * self.num_samples
+        if self.boundary == "wrap":
+            before = 0
+            if pass_index == self._cursor.pass_index + 1:
+                before = self._cursor.position
+            position, _ = self._sizes.lay(before, position)
+        return _Cursor(pass_index, position, 0, 0)
+
+    def _begin_pass(self) -> None:
+        """Moves to the pass that an iterator draws from."""
+        origin = self._origin
+        if not self._resuming:
+            origin = self._pass_start(self._cursor.pass_index + 1)
+        # The dry run is for a plan alone: nothing else ends.
+        if self._budget and not origin.batches and not self._remaining(origin):
+            raise ValueError(
+                f"epoch must lie before {self._budget / self.num_samples:g}, where the "
+                f"plan ends, got {origin.pass_index}"
+            )
+        self._check_shares(origin)
+        if self._resuming:
+            self._generation += 1
+            self._resuming = False
+        else:
+            self._place(origin)
+
+    def _place(self, origin: "_Cursor") -> None:
+        """Makes `origin` the place where the sampler stands."""
+        if isinstance(self._sizes, CalledSizes):
+            self._sizes.forget(origin.position)
+        elif self._adjustable:
+            self._sizes = self._sizes.moved(self._cursor.position, origin.position)
+        self._cursor = self._origin = origin
+        self._found = (origin.position, 0)
+        self._generation += 1
+
+    def _remaining(self, cursor: "_Cursor") -> int:
+        """How many batches of its pass begin at or past the cursor."""
+        end = self._pass_end(cursor.pass_index)
+        return self._sizes.lay(cursor.position, end)[1]
+
+    def _drawn(self) -> int:
+        """The position up to which batches are drawn, if only some of their shares."""
+        if not self._cursor.slices:
+            return self._cursor.position
+        start, size = self._sizes.batch_at(self._cursor.position)
+        return position_after(self._batches, self._sizes.size_at, start, size)
+
+    def _locate(self, name: str, batches: int) -> int:
+        """The position after so many batches of the current pass."""
+        if batches < self._origin.batches:
+            raise ValueError(
+                f"{name} must be at least {self._origin.batches} (the batches before "
+                f"the state that was loaded), got {batches}"
+            )
+        # Asked for batch after batch, it goes on from the one before.
+        position, found = self._found
+        if batches < found:
+            position, found = self._origin.position, self._origin.batches
+        end = self._pass_end(self._cursor.pass_index)
+        position, count = self._sizes.lay(position, end, batches - found)
+        if found + count < batches:
+            raise ValueError(
+                f"{name} must be at most {found + count} (the batches of this pass), "
+                f"got {batches}"
+            )
+        self._found = (position, batches)
+        return position
+
+    def _state(self, cursor: "_Cursor") -> dict[str, Any]:
+        runs = None
+        if self._adjustable and isinstance(self._sizes, SizeRuns):
+            # The size in force, and those set for positions to come.
+            runs = self._sizes.runs_from(cursor.position)
+        return {
+            "version": _STATE_VERSION,
+            "algo": self._batches.order_version,
+            "n": self.num_samples,
+            "seed": self._batches.seed,
+            "boundary": self.boundary,
+            "epoch": cursor.pass_index,
+            "samples_consumed_global": (
+                cursor.position - cursor.pass_index * self.num_samples
+            ),
+            "batches_yielded": cursor.batches,
+            "slices_yielded": cursor.slices,
+            "batch_sizes": runs,
+            "schedule_id": self._schedule_id,
+        }
+
+    def _read_state(
+        self, state: Mapping[str, Any]
+    ) -> tuple["_Cursor", list[tuple[int, int]] | None]:
+        if not isinstance(state, Mapping) or set(state) != set(_STATE_KEYS):
+            found = sorted(state) if isinstance(state, Mapping) else state
+            raise ValueError(
+                f"state must have the keys {', '.join(_STATE_KEYS)}, got {found!r}"
+            )
+        ours = self.state_dict()
+        for key in ("version", "algo", "n", "seed", "boundary", "schedule_id"):
+            if state[key] != ours[key]:
+                raise ValueError(
+                    f"state's {key} must be {ours[key]!r}, as the sampler's, "
+                    f"got {state[key]!r}"
+                )
+        epoch, consumed, batches, slices = (
+            whole(f"state's {key}", state[key], least=0)
+            for key in (
+                "epoch",
+                "samples_consumed_global",
+                "batches_yielded",
+                "slices_yielded",
+            )
+        )
+        limit = 2 * self.num_samples if batches else self.num_samples - 1
+        if consumed > limit:
+            raise ValueError(
+                f"state's samples_consumed_global must be at most {limit} after "
+                f"{batches} batches, got {consumed}"
+            )
+        position = epoch * self.num_samples + consumed
+        cursor = _Cursor(epoch, position, batches, slices)
+        if cursor.slices and (
+            self._rank is not None or cursor.slices >= self._world_size
+        ):
+            raise ValueError(
+                "state's slices_yielded must be 0 where the world size changed, "
+                f"got {cursor.slices}"
+            )
+        runs = state["batch_sizes"]
+        if (runs is None) == self._adjustable:
+            raise ValueError(
+                "state's batch_sizes must be null where a schedule decides them and "
+                f"only there, got {runs!r}"
+            )
+        if runs is None:
+            return cursor, None
+        if not isinstance(runs, list) or not runs or any(len(run) != 2 for run in runs):
+            raise ValueError(
+                f"state's batch_sizes must be pairs of position and size, got {runs!r}"
+            )
+        checked = [
+            (whole("state's batch_sizes", at, least=0), self._check_size(size))
+            for at, size in runs
+        ]
+        return cursor, sorted(checked)
+
+
+class _Cursor(NamedTuple):
+    """Where an iteration stands, the same on every rank."""
+
+    pass_index: int
+    position: int
+    """Of the next batch, or of the one whose shares are being dealt out."""
+    batches: int
+    """Of this pass, wholly yielded."""
+    slices: int
+    """Shares yielded of the batch at `position`."""

@@ -1,0 +1,151 @@
+"""What a sampler is told to draw from, and how: the arguments of its constructor."""
+
+from collections.abc import Sequence, Sized
+from typing import NamedTuple, Protocol, cast
+
+from torch.utils.data import (
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
+
+from batchramp.sampler.sizes import whole
+
+
+class _Horizon(Protocol):
+    @property
+    def num_samples(self) -> int: ...
+    @property
+    def budget(self) -> int: ...
+    @property
+    def boundary(self) -> str: ...
+
+
+class StaticPlan(Protocol):
+    """What the sampler reads of a `Plan`: its exact batches."""
+
+    @property
+    def horizon(self) -> _Horizon:
+        """Number of samples, budget and boundary it was laid over."""
+        ...
+
+    @property
+    def runs(self) -> Sequence[tuple[int, int]]:
+        """(position, batch size) from which on that size holds, by position."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash, which a sampler's state keeps."""
+        ...
+
+
+class Source(NamedTuple):
+    """What the argument `sampler` stands for."""
+
+    num_samples: int
+    order: str
+    seed: int
+    rank: int | None
+    world_size: int
+    processes: int
+    """What a batch size given per process is multiplied by."""
+
+
+def adopt(
+    sampler: int | Sized | Sampler[int],
+    order: str,
+    seed: int,
+    rank: int | None,
+    world_size: int,
+) -> Source:
+    """Reads the argument `sampler`; exact types only, as a subclass draws otherwise."""
+    seed = whole("seed", seed, least=0)
+    if type(sampler) is DistributedSampler:
+        given = (rank, world_size, seed)
+        theirs = (sampler.rank, sampler.num_replicas, sampler.seed)
+        if any(
+            mine not in (default, adopted)
+            for mine, default, adopted in zip(given, (0, 1, 0), theirs, strict=True)
+        ):
+            raise ValueError(
+                "rank, world_size and seed must agree with the DistributedSampler's "
+                f"{theirs}, got {given}"
+            )
+        if not sampler.shuffle:
+            order = _sequential(order)
+        num_samples = len(cast(Sized, sampler.dataset))
+        return Source(num_samples, order, theirs[2], *theirs[:2], theirs[1])
+    if type(sampler) is RandomSampler:
+        num_samples = len(sampler.data_source)
+        if sampler.replacement or sampler.num_samples != num_samples:
+            raise ValueError(
+                "sampler must draw each of its samples once (a RandomSampler without "
+                "replacement and num_samples), got "
+                f"replacement={sampler.replacement}, num_samples={sampler.num_samples}"
+            )
+    elif type(sampler) is SequentialSampler:
+        num_samples = len(sampler.data_source)
+        order = _sequential(order)
+    elif isinstance(sampler, Sampler):
+        raise ValueError(
+            "sampler must be a number of samples, a sized data set, a RandomSampler, a "
+            f"SequentialSampler or a DistributedSampler, got {type(sampler).__name__}"
+        )
+    elif isinstance(sampler, Sized):
+        num_samples = len(sampler)
+    else:
+        num_samples = whole("sampler (a number of samples)", sampler)
+    return Source(num_samples, order, seed, rank, world_size, 1)
+
+
+def _sequential(order: str) -> str:
+    if order not in ("auto", "sequential"):
+        raise ValueError(
+            "order must be auto or sequential for a sampler that does not shuffle, "
+            f"got {order!r}"
+        )
+    return "sequential"
+
+
+def check_ranks(rank: int | None, world_size: int) -> tuple[int | None, int]:
+    """Returns rank and world size as ints, or raises ValueError."""
+    world_size = whole("world_size", world_size, least=1)
+    if rank is None:
+        return None, world_size
+    rank = whole("rank", rank, least=0)
+    if rank >= world_size:
+        raise ValueError(
+            f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank}"
+        )
+    return rank, world_size
+
+
+def choose_boundary(
+    boundary: str | None, drop_last: bool, plan: StaticPlan | None
+) -> str:
+    """Returns the one boundary that all three ask for, or raises ValueError."""
+    if not isinstance(drop_last, bool):
+        raise ValueError(f"drop_last must be True or False, got {drop_last!r}")
+    wishes = [] if boundary is None else [boundary]
+    if drop_last:
+        wishes.append("drop")
+    if plan is not None:
+        wishes.append(plan.horizon.boundary)
+    if len(set(wishes)) > 1:
+        theirs = "" if plan is None else f", a plan with boundary={wishes[-1]!r}"
+        raise ValueError(
+            "boundary must agree with drop_last and with the plan's, "
+            f"got boundary={boundary!r}, drop_last={drop_last}{theirs}"
+        )
+    return wishes[0] if wishes else "keep"
+
+
+def check_plan(plan: StaticPlan, num_samples: int) -> None:
+    """Raises ValueError unless the plan was laid over so many samples."""
+    if plan.horizon.num_samples != num_samples:
+        raise ValueError(
+            f"schedule must be planned over {num_samples} samples (as many as sampler "
+            f"has), got a plan over {plan.horizon.num_samples}"
+        )

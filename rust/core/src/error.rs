@@ -1,0 +1,137 @@
+//! What callers can get wrong, said once: the argument, the rule and the value.
+
+/// Every way in which a call into this crate can fail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An order of so many samples does not fit its 32-bit indices, or there is none to order.
+    #[error("num_samples must be between 1 and 4294967296 (2**32), got {0}")]
+    NumSamples(u64),
+    /// No order has this name.
+    #[error("order must be auto, exact, bijective or sequential, got {0:?}")]
+    UnknownOrder(String),
+    /// `auto` above the sizes at which an exact order is cheap.
+    #[error(
+        "order=\"auto\" means the bijective order above 16777216 (2**24) samples, and that does not \
+         exist yet: ask for order=\"exact\" (four bytes a sample), got num_samples={0}"
+    )]
+    AutoIsBijective(u64),
+    /// `bijective`, asked for by name.
+    #[error("order=\"bijective\" does not exist yet: ask for order=\"exact\"")]
+    NoBijective,
+    /// No boundary has this name.
+    #[error("boundary must be keep, drop or wrap, got {0:?}")]
+    UnknownBoundary(String),
+    /// A batch holds at least one sample and no more than there are.
+    #[error("batch_size must be between 1 and {num_samples} (the number of samples), got {got}")]
+    BatchSize {
+        /// The size asked for.
+        got: u64,
+        /// The number of samples.
+        num_samples: u64,
+    },
+    /// A position past what the stream addresses.
+    #[error("{name} must be at most 9223372036854775808 (2**63), got {got}")]
+    Position {
+        /// The argument.
+        name: &'static str,
+        /// Its value.
+        got: u128,
+    },
+    /// Under `drop`, a start in a tail that is too short for the batch.
+    #[error(
+        "start must leave room for the batch under boundary=\"drop\": {batch_size} samples do not fit \
+         in the {left} left at position {start}"
+    )]
+    DoesNotFit {
+        /// The start asked for.
+        start: u64,
+        /// The batch's size.
+        batch_size: u64,
+        /// What is left of the pass.
+        left: u64,
+    },
+    /// There is at least one rank.
+    #[error("world_size must be at least 1, got 0")]
+    WorldSize,
+    /// Ranks count from zero.
+    #[error("rank must be between 0 and {} (world_size - 1), got {rank}", world_size - 1)]
+    Rank {
+        /// The rank asked for.
+        rank: u64,
+        /// The number of ranks.
+        world_size: u64,
+    },
+    /// A rank without a sample could not step with the others.
+    #[error(
+        "batch_size must be at least {world_size} (world_size), so that every rank has a sample, got \
+         a batch of {got}"
+    )]
+    BatchBelowWorld {
+        /// The batch's length, cut at the pass's end if it was.
+        got: u64,
+        /// The number of ranks.
+        world_size: u64,
+    },
+    /// [`crate::advance`] without an end.
+    #[error("until_position or until_update must be given, got neither")]
+    NoLimit,
+    /// The system would not give an order its memory.
+    #[error(
+        "num_samples must be small enough for memory: an order of {0} needs four bytes a sample"
+    )]
+    Memory(u64),
+    /// Gradients of one accumulator have one length.
+    #[error("gradient must have {expected} coordinates, as those before it, got {got}")]
+    Length {
+        /// The length so far.
+        expected: usize,
+        /// The length of what came.
+        got: usize,
+    },
+    /// No state of this precision.
+    #[error("dtype must be float32 or float64, got {0:?}")]
+    UnknownPrecision(String),
+    /// A gradient that its state could not hold.
+    #[error("gradient must be float32, as its state is, got float64: ask for dtype=\"float64\"")]
+    Narrowing,
+    /// Two states that do not add.
+    #[error("other must be of the same dtype, got one in another precision")]
+    MixedPrecision,
+    /// Statistics of nothing.
+    #[error("{name} must be at least {least}, got {got}")]
+    AtLeast {
+        /// The argument.
+        name: &'static str,
+        /// Its least value.
+        least: u64,
+        /// Its value.
+        got: u64,
+    },
+    /// More samples than there are, which sampling without replacement cannot draw.
+    #[error("{name} must be at most {num_samples} (num_samples), got {got}")]
+    AboveNumSamples {
+        /// What was counted.
+        name: &'static str,
+        /// How many.
+        got: u64,
+        /// The number of samples.
+        num_samples: u64,
+    },
+    /// Two sizes that tell nothing apart.
+    #[error("large_batch_size must be above small_batch_size ({small}), got {large}")]
+    SizesInOrder {
+        /// The smaller size.
+        small: u64,
+        /// What should have been larger.
+        large: u64,
+    },
+    /// A squared norm cannot be below zero (NaN and infinity pass through to the result).
+    #[error("{name} must not be negative, got {got}")]
+    Negative {
+        /// The argument.
+        name: &'static str,
+        /// Its value, as text: `f64` has no `Eq`.
+        got: String,
+    },
+}

@@ -1,0 +1,163 @@
+//! Orders, batches and keys.
+
+use batchramp_core::Boundary;
+use numpy::PyArray1;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::{unsigned, value_error};
+
+/// A 64-bit key for one purpose of a seed.
+#[pyfunction]
+pub(crate) fn derive_key(seed: Bound<'_, PyAny>, purpose: &str) -> PyResult<u64> {
+    Ok(batchramp_core::derive_key(unsigned("seed", &seed)?, purpose))
+}
+
+/// The part of a batch that belongs to a rank: its first sample and the one after its last.
+#[pyfunction]
+pub(crate) fn share(
+    length: Bound<'_, PyAny>,
+    rank: Bound<'_, PyAny>,
+    world_size: Bound<'_, PyAny>,
+) -> PyResult<(u64, u64)> {
+    let (length, rank) = (unsigned("length", &length)?, unsigned("rank", &rank)?);
+    let world_size = unsigned("world_size", &world_size)?;
+    let range = batchramp_core::share(length, rank, world_size).map_err(value_error)?;
+    Ok((range.start, range.end))
+}
+
+/// Lays batches of one size without visiting them.
+#[pyfunction]
+#[pyo3(signature = (
+    num_samples, boundary, position, update, batch_size, until_position=None, until_update=None
+))]
+pub(crate) fn advance(
+    num_samples: Bound<'_, PyAny>,
+    boundary: &str,
+    position: Bound<'_, PyAny>,
+    update: Bound<'_, PyAny>,
+    batch_size: Bound<'_, PyAny>,
+    until_position: Option<Bound<'_, PyAny>>,
+    until_update: Option<Bound<'_, PyAny>>,
+) -> PyResult<(u64, u64)> {
+    batchramp_core::advance(
+        unsigned("num_samples", &num_samples)?,
+        Boundary::resolve(boundary).map_err(value_error)?,
+        unsigned("position", &position)?,
+        unsigned("update", &update)?,
+        unsigned("batch_size", &batch_size)?,
+        until_position.map(|limit| unsigned("until_position", &limit)).transpose()?,
+        until_update.map(|limit| unsigned("until_update", &limit)).transpose()?,
+    )
+    .map_err(value_error)
+}
+
+/// The endless stream of passes, cut into batches.
+#[pyclass(frozen, module = "batchramp._rust")]
+pub(crate) struct Batches {
+    inner: batchramp_core::Batches,
+}
+
+#[pymethods]
+impl Batches {
+    #[new]
+    #[pyo3(signature = (num_samples, *, seed=None, order="auto", boundary="keep"))]
+    fn new(
+        num_samples: Bound<'_, PyAny>,
+        seed: Option<Bound<'_, PyAny>>,
+        order: &str,
+        boundary: &str,
+    ) -> PyResult<Self> {
+        let num_samples = unsigned("num_samples", &num_samples)?;
+        let seed = seed.map_or(Ok(0), |seed| unsigned("seed", &seed))?;
+        let inner = Boundary::resolve(boundary)
+            .and_then(|boundary| batchramp_core::Batches::new(num_samples, seed, order, boundary))
+            .map_err(value_error)?;
+        Ok(Self { inner })
+    }
+
+    #[getter]
+    fn num_samples(&self) -> u64 {
+        self.inner.num_samples()
+    }
+
+    #[getter]
+    fn seed(&self) -> u64 {
+        self.inner.seed()
+    }
+
+    #[getter]
+    fn order(&self) -> &'static str {
+        self.inner.order().name()
+    }
+
+    #[getter]
+    fn order_version(&self) -> &'static str {
+        self.inner.order().version()
+    }
+
+    #[getter]
+    fn boundary(&self) -> &'static str {
+        self.inner.boundary().name()
+    }
+
+    fn start(&self, position: Bound<'_, PyAny>, batch_size: Bound<'_, PyAny>) -> PyResult<u64> {
+        let position = unsigned("position", &position)?;
+        self.inner.start(position, unsigned("batch_size", &batch_size)?).map_err(value_error)
+    }
+
+    fn end(&self, start: Bound<'_, PyAny>, batch_size: Bound<'_, PyAny>) -> PyResult<u64> {
+        let start = unsigned("start", &start)?;
+        self.inner.end(start, unsigned("batch_size", &batch_size)?).map_err(value_error)
+    }
+
+    #[pyo3(signature = (start, batch_size, rank=None, world_size=None))]
+    fn take<'py>(
+        &self,
+        py: Python<'py>,
+        start: Bound<'py, PyAny>,
+        batch_size: Bound<'py, PyAny>,
+        rank: Option<Bound<'py, PyAny>>,
+        world_size: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray1<i64>>> {
+        let samples = self.samples(py, start, batch_size, rank, world_size)?;
+        Ok(PyArray1::from_vec(py, samples))
+    }
+
+    #[pyo3(signature = (start, batch_size, rank=None, world_size=None))]
+    fn take_list<'py>(
+        &self,
+        py: Python<'py>,
+        start: Bound<'py, PyAny>,
+        batch_size: Bound<'py, PyAny>,
+        rank: Option<Bound<'py, PyAny>>,
+        world_size: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.samples(py, start, batch_size, rank, world_size)?)
+    }
+
+    /// What pickle makes a new one from: orders are computed again.
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((u64,), Bound<'py, PyDict>)> {
+        let named = PyDict::new(py);
+        named.set_item("seed", self.seed())?;
+        named.set_item("order", self.order())?;
+        named.set_item("boundary", self.boundary())?;
+        Ok(((self.num_samples(),), named))
+    }
+}
+
+impl Batches {
+    fn samples<'py>(
+        &self,
+        py: Python<'py>,
+        start: Bound<'py, PyAny>,
+        batch_size: Bound<'py, PyAny>,
+        rank: Option<Bound<'py, PyAny>>,
+        world_size: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Vec<i64>> {
+        let (start, size) = (unsigned("start", &start)?, unsigned("batch_size", &batch_size)?);
+        let rank = rank.map_or(Ok(0), |rank| unsigned("rank", &rank))?;
+        let world_size = world_size.map_or(Ok(1), |size| unsigned("world_size", &size))?;
+        py.detach(|| self.inner.take(start, size, rank, world_size)).map_err(value_error)
+    }
+}
