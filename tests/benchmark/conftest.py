@@ -74,10 +74,25 @@ def build_results(
             pace = schedule.get("updates_per_look", 10)
             rows += trial_rows(trial, label, seed, panel, pace, workload)
     identities = {row["trial"] for row in rows}
+    panels = [
+        {
+            "entry": [
+                {"label": e["schedule"], "baseline": e["baseline"]} for e in entries
+            ]
+        }
+        for _ in range(1 + max(entry["panel"] for entry in entries))
+    ]
+    said = (suite or {}).get("panel", panels)
+    panels = [mine | its for mine, its in zip(panels, said, strict=False)]
     return Results(
         rows=pl.DataFrame(rows, schema=ROW_COLUMNS),
         entries=pl.DataFrame(entries, schema=ENTRY_COLUMNS),
-        suite={"name": "hand-made", "workload": workload, **(suite or {})},
+        suite={
+            "name": "hand-made",
+            "workload": workload,
+            **(suite or {}),
+            "panel": panels,
+        },
         metadata={
             name: {"environment": {"cpu": "a <fast> one", "threads": "2"}}
             for name in identities

@@ -1,3 +1,4 @@
+import math
 import re
 import shutil
 import subprocess
@@ -188,3 +189,17 @@ def test_a_browser_shows_the_page(race, tmp_path):
     assert len(page.all("svg")) == 6
     assert len(page.all("table")) == 8
     assert "cosine <32>" in page.text
+
+
+def test_the_search_and_what_a_panel_lacks_are_shown(run_of, trial):
+    search = {"lr": [0.1, 0.2, 0.4], "score": [-1.5, -2.25, math.inf], "seeds": 3}
+    panel = {
+        "entry": [{"label": "a", "baseline": "a", "search": search}],
+        "missing_baselines": ["no constant batch at its largest rate, 0.4"],
+    }
+    suite = {"panel": [panel], "search_score": "mean log loss"}
+    page = to_html(run_of({"a": {"trials": [trial(2)] * 2}}, suite=suite))
+    assert "0.1: -1.50; 0.2: -2.25; 0.4: inf" in page
+    assert "3 rates x 3 seeds" in page
+    assert "mean log loss" in page
+    assert "no constant batch at its largest rate, 0.4" in page

@@ -212,17 +212,17 @@ class Table(Schedule):
     def parameters(self):
         return {"marks": self.marks, "sizes": self.sizes}
 
-    def init(self, horizon):  # noqa: ARG002
+    def init(self, horizon):
         return None
 
-    def decide(self, progress, evidence, state):  # noqa: ARG002
+    def decide(self, progress, evidence, state):
         passed = sum(
             at <= (progress.update if in_updates else progress.position)
             for in_updates, at in self.marks
         )
         return Settings(self.sizes[passed], 0.1 * (1 + progress.position), 0.0), state
 
-    def events(self, horizon):  # noqa: ARG002
+    def events(self, horizon):
         return tuple(
             Mark(update=at) if in_updates else Mark(position=at)
             for in_updates, at in self.marks
@@ -375,7 +375,7 @@ def test_a_schedule_takes_no_parameters_besides():
 
 
 class Undeclared(Table):
-    def events(self, horizon):  # noqa: ARG002
+    def events(self, horizon):
         return ()
 
 

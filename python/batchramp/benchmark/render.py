@@ -23,7 +23,12 @@ from batchramp.benchmark.sheets import (
     panel_sheets,
     panel_title,
 )
-from batchramp.benchmark.tables import budget_table, control_table, race_table
+from batchramp.benchmark.tables import (
+    budget_table,
+    control_table,
+    missing_baselines,
+    race_table,
+)
 
 if TYPE_CHECKING:
     from batchramp.benchmark.compare import Comparison, ComparisonRow
@@ -44,6 +49,8 @@ def render(results: Results) -> RenderableType:
     for panel in panel_sheets(results):
         if panel.title:
             parts.append(Text(f"\n{panel.title}", style="bold"))
+        for note in missing_baselines(results, panel.panel):
+            parts += [Text(), Text(f"Take care: {note}", style="yellow")]
         for sheet in (*panel.races, panel.budget, panel.cost):
             parts += [Text(), _table(sheet)]
     return Group(*parts, Text(), Text(_ABOUT, style="dim"))

@@ -10,7 +10,9 @@ from typing import Any
 
 from batchramp.benchmark import charts
 from batchramp.benchmark.results import Results
-from batchramp.benchmark.sheets import PanelSheets, panel_sheets
+from batchramp.benchmark.sheets import PanelSheets, Sheet, panel_sheets
+from batchramp.benchmark.tables import missing_baselines
+from batchramp.benchmark.tuning import tuning_sheet
 
 _SETTINGS = (
     "workload",
@@ -31,6 +33,8 @@ class _PanelView:
 
     sheets: PanelSheets
     charts: tuple[charts.Chart, ...]
+    tuning: Sheet | None
+    missing: tuple[str, ...]
 
 
 def write_report(results: Results, path: str | Path) -> None:
@@ -84,7 +88,12 @@ def to_html(results: Results) -> str:
 def _view(results: Results, sheets: PanelSheets) -> _PanelView:
     race = charts.race_chart(results, sheets.panel)
     curves = charts.curve_charts(results, sheets.panel)
-    return _PanelView(sheets=sheets, charts=(*curves, *([race] if race else [])))
+    return _PanelView(
+        sheets=sheets,
+        charts=(*curves, *([race] if race else [])),
+        tuning=tuning_sheet(results, sheets.panel),
+        missing=missing_baselines(results, sheets.panel),
+    )
 
 
 def _environment(results: Results) -> dict[str, str]:

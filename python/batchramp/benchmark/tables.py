@@ -198,6 +198,16 @@ def control_table(results: Results) -> pl.DataFrame:
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def missing_baselines(results: Results, panel: int) -> tuple[str, ...]:
+    """What a panel lacks of the baselines that keep a comparison honest.
+
+    Those are the constant batch at the panel's largest rate, without which a larger
+    rate passes for a better schedule, and the constant batch with a cosine, tuned.
+    """
+    missing: list[str] = results.suite["panel"][panel].get("missing_baselines", [])
+    return tuple(missing)
+
+
 def _parsed(texts: Iterable[str]) -> list[Target]:
     targets = {target.text: target for target in map(parse_target, texts)}
     return list(targets.values())

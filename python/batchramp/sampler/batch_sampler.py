@@ -1,7 +1,7 @@
 """Batches of a scheduled size for any trainer that takes a torch batch sampler."""
 
 from collections.abc import Callable, Iterator, Mapping, Sized
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from torch.utils.data import BatchSampler, Sampler
 
@@ -14,21 +14,7 @@ from batchramp.sampler.sources import (
     check_ranks,
     choose_boundary,
 )
-
-_STATE_VERSION = 1
-_STATE_KEYS = (
-    "version",
-    "algo",
-    "n",
-    "seed",
-    "boundary",
-    "epoch",
-    "samples_consumed_global",
-    "batches_yielded",
-    "slices_yielded",
-    "batch_sizes",
-    "schedule_id",
-)
+from batchramp.sampler.state import Cursor, read_state, write_state
 
 
 class VariableBatchSampler(BatchSampler):
@@ -114,7 +100,7 @@ class VariableBatchSampler(BatchSampler):
             function = cast("Callable[[int], int]", schedule)
             self._sizes = CalledSizes(self._batches, function, self._check_size)
         self._adjustable = batch_size is not None
-        self._cursor = _Cursor(0, 0, 0, 0)
+        self._cursor = Cursor(0, 0, 0, 0)
         self._origin = self._cursor
         self._resuming = True
         self._generation = 0
@@ -138,7 +124,7 @@ class VariableBatchSampler(BatchSampler):
             for rank in range(first, last + 1):
                 indices = self._take(start, size, rank, world_size)
                 if rank == last:
-                    cursor = _Cursor(cursor.pass_index, after, cursor.batches + 1, 0)
+                    cursor = Cursor(cursor.pass_index, after, cursor.batches + 1, 0)
                 else:
                     cursor = cursor._replace(position=start, slices=rank + 1)
                 # An iterator that set_epoch, a load or a newer one left behind runs on
@@ -304,7 +290,7 @@ class VariableBatchSampler(BatchSampler):
                 f"got {batches}"
             )
         position = self._locate("batches", batches)
-        return self._state(_Cursor(self._cursor.pass_index, position, batches, 0))
+        return self._state(Cursor(self._cursor.pass_index, position, batches, 0))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state: the next `iter()` yields what was left of its pass.
@@ -318,9 +304,17 @@ class VariableBatchSampler(BatchSampler):
             ValueError: If it belongs to other samples, another order, seed, boundary
                 or schedule, or is not a state.
         """
-        cursor, runs = self._read_state(state)
+        cursor, runs = read_state(state, self.state_dict())
+        if cursor.slices and (
+            self._rank is not None or cursor.slices >= self._world_size
+        ):
+            raise ValueError(
+                "state's slices_yielded must be 0 where the world size changed, "
+                f"got {cursor.slices}"
+            )
         if runs is not None:
-            self._sizes = SizeRuns(self._batches, runs)
+            checked = [(at, self._check_size(size)) for at, size in runs]
+            self._sizes = SizeRuns(self._batches, checked)
         self._cursor = self._origin = cursor
         self._found = (cursor.position, cursor.batches)
         self._resuming = True
@@ -341,7 +335,7 @@ class VariableBatchSampler(BatchSampler):
             )
         return size
 
-    def _check_shares(self, origin: "_Cursor") -> None:
+    def _check_shares(self, origin: Cursor) -> None:
         """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
         if self._world_size == 1 or isinstance(self._sizes, CalledSizes):
             return
@@ -364,7 +358,7 @@ class VariableBatchSampler(BatchSampler):
         end = (pass_index + 1) * self.num_samples
         return end if self._budget is None else min(end, self._budget)
 
-    def _pass_start(self, pass_index: int) -> "_Cursor":
+    def _pass_start(self, pass_index: int) -> Cursor:
         """Where a pass begins."""
         position = pass_index * self.num_samples
         if self.boundary == "wrap":
@@ -372,7 +366,7 @@ class VariableBatchSampler(BatchSampler):
             if pass_index == self._cursor.pass_index + 1:
                 before = self._cursor.position
             position, _ = self._sizes.lay(before, position)
-        return _Cursor(pass_index, position, 0, 0)
+        return Cursor(pass_index, position, 0, 0)
 
     def _begin_pass(self) -> None:
         """Moves to the pass that an iterator draws from."""
@@ -392,7 +386,7 @@ class VariableBatchSampler(BatchSampler):
         else:
             self._place(origin)
 
-    def _place(self, origin: "_Cursor") -> None:
+    def _place(self, origin: Cursor) -> None:
         """Makes `origin` the place where the sampler stands."""
         if isinstance(self._sizes, CalledSizes):
             self._sizes.forget(origin.position)
@@ -402,7 +396,7 @@ class VariableBatchSampler(BatchSampler):
         self._found = (origin.position, 0)
         self._generation += 1
 
-    def _remaining(self, cursor: "_Cursor") -> int:
+    def _remaining(self, cursor: Cursor) -> int:
         """How many batches of its pass begin at or past the cursor."""
         end = self._pass_end(cursor.pass_index)
         return self._sizes.lay(cursor.position, end)[1]
@@ -435,92 +429,9 @@ class VariableBatchSampler(BatchSampler):
         self._found = (position, batches)
         return position
 
-    def _state(self, cursor: "_Cursor") -> dict[str, Any]:
+    def _state(self, cursor: Cursor) -> dict[str, Any]:
         runs = None
         if self._adjustable and isinstance(self._sizes, SizeRuns):
             # The size in force, and those set for positions to come.
             runs = self._sizes.runs_from(cursor.position)
-        return {
-            "version": _STATE_VERSION,
-            "algo": self._batches.order_version,
-            "n": self.num_samples,
-            "seed": self._batches.seed,
-            "boundary": self.boundary,
-            "epoch": cursor.pass_index,
-            "samples_consumed_global": (
-                cursor.position - cursor.pass_index * self.num_samples
-            ),
-            "batches_yielded": cursor.batches,
-            "slices_yielded": cursor.slices,
-            "batch_sizes": runs,
-            "schedule_id": self._schedule_id,
-        }
-
-    def _read_state(
-        self, state: Mapping[str, Any]
-    ) -> tuple["_Cursor", list[tuple[int, int]] | None]:
-        if not isinstance(state, Mapping) or set(state) != set(_STATE_KEYS):
-            found = sorted(state) if isinstance(state, Mapping) else state
-            raise ValueError(
-                f"state must have the keys {', '.join(_STATE_KEYS)}, got {found!r}"
-            )
-        ours = self.state_dict()
-        for key in ("version", "algo", "n", "seed", "boundary", "schedule_id"):
-            if state[key] != ours[key]:
-                raise ValueError(
-                    f"state's {key} must be {ours[key]!r}, as the sampler's, "
-                    f"got {state[key]!r}"
-                )
-        epoch, consumed, batches, slices = (
-            whole(f"state's {key}", state[key], least=0)
-            for key in (
-                "epoch",
-                "samples_consumed_global",
-                "batches_yielded",
-                "slices_yielded",
-            )
-        )
-        limit = 2 * self.num_samples if batches else self.num_samples - 1
-        if consumed > limit:
-            raise ValueError(
-                f"state's samples_consumed_global must be at most {limit} after "
-                f"{batches} batches, got {consumed}"
-            )
-        position = epoch * self.num_samples + consumed
-        cursor = _Cursor(epoch, position, batches, slices)
-        if cursor.slices and (
-            self._rank is not None or cursor.slices >= self._world_size
-        ):
-            raise ValueError(
-                "state's slices_yielded must be 0 where the world size changed, "
-                f"got {cursor.slices}"
-            )
-        runs = state["batch_sizes"]
-        if (runs is None) == self._adjustable:
-            raise ValueError(
-                "state's batch_sizes must be null where a schedule decides them and "
-                f"only there, got {runs!r}"
-            )
-        if runs is None:
-            return cursor, None
-        if not isinstance(runs, list) or not runs or any(len(run) != 2 for run in runs):
-            raise ValueError(
-                f"state's batch_sizes must be pairs of position and size, got {runs!r}"
-            )
-        checked = [
-            (whole("state's batch_sizes", at, least=0), self._check_size(size))
-            for at, size in runs
-        ]
-        return cursor, sorted(checked)
-
-
-class _Cursor(NamedTuple):
-    """Where an iteration stands, the same on every rank."""
-
-    pass_index: int
-    position: int
-    """Of the next batch, or of the one whose shares are being dealt out."""
-    batches: int
-    """Of this pass, wholly yielded."""
-    slices: int
-    """Shares yielded of the batch at `position`."""
+        return write_state(cursor, self._batches, runs, self._schedule_id)

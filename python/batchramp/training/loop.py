@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -52,10 +53,22 @@ def run_trial(
         on_look(row)
 
     try:
-        status = _Race(trial, data.to(device), device, record).run()
+        with _deterministic_convolutions():
+            status = _Race(trial, data.to(device), device, record).run()
     except Exception as error:
         return Record(tuple(rows), "failed", f"{type(error).__name__}: {error}")
     return Record(tuple(rows), status)
+
+
+@contextmanager
+def _deterministic_convolutions() -> Iterator[None]:
+    """On a GPU too a trial is a function of its inputs; cuDNN's default is not."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = before
 
 
 @dataclass

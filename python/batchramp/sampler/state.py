@@ -1,0 +1,117 @@
+"""A sampler's state: JSON-able, of constant size, the same on every rank."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from batchramp._rust import Batches
+from batchramp.sampler.sizes import whole
+
+_VERSION = 1
+_IDENTITY = ("version", "algo", "n", "seed", "boundary", "schedule_id")
+"""What a state must share with the sampler that loads it."""
+
+
+class Cursor(NamedTuple):
+    """Where an iteration stands, the same on every rank."""
+
+    pass_index: int
+    position: int
+    """Of the next batch, or of the one whose shares are being dealt out."""
+    batches: int
+    """Of this pass, wholly yielded."""
+    slices: int
+    """Shares yielded of the batch at `position`."""
+
+
+def write_state(
+    cursor: Cursor,
+    batches: Batches,
+    runs: list[list[int]] | None,
+    schedule_id: str | None,
+) -> dict[str, Any]:
+    """Returns a new dict.
+
+    Args:
+        cursor: Where the sampler stands.
+        batches: The stream it cuts.
+        runs: Sizes set by hand, [position, size]: the one in force and those to come;
+            None where a schedule decides them.
+        schedule_id: The plan's fingerprint; None for a callable and for sizes by hand.
+    """
+    return {
+        "version": _VERSION,
+        "algo": batches.order_version,
+        "n": batches.num_samples,
+        "seed": batches.seed,
+        "boundary": batches.boundary,
+        "epoch": cursor.pass_index,
+        "samples_consumed_global": (
+            cursor.position - cursor.pass_index * batches.num_samples
+        ),
+        "batches_yielded": cursor.batches,
+        "slices_yielded": cursor.slices,
+        "batch_sizes": runs,
+        "schedule_id": schedule_id,
+    }
+
+
+def read_state(
+    state: Mapping[str, Any], ours: Mapping[str, Any]
+) -> tuple[Cursor, list[tuple[int, int]] | None]:
+    """Returns where a state stands and the sizes set by hand.
+
+    Args:
+        state: What `write_state` returned, perhaps through JSON.
+        ours: The loading sampler's own state, whose identity it must share.
+
+    Raises:
+        ValueError: If it is not a state, or belongs to another sampler.
+    """
+    if not isinstance(state, Mapping) or set(state) != set(ours):
+        found = sorted(state) if isinstance(state, Mapping) else state
+        raise ValueError(f"state must have the keys {', '.join(ours)}, got {found!r}")
+    for key in _IDENTITY:
+        if state[key] != ours[key]:
+            raise ValueError(
+                f"state's {key} must be {ours[key]!r}, as the sampler's, "
+                f"got {state[key]!r}"
+            )
+    epoch, consumed, batches, slices = (
+        whole(f"state's {key}", state[key], least=0)
+        for key in (
+            "epoch",
+            "samples_consumed_global",
+            "batches_yielded",
+            "slices_yielded",
+        )
+    )
+    num_samples = ours["n"]
+    limit = 2 * num_samples if batches else num_samples - 1
+    if consumed > limit:
+        raise ValueError(
+            f"state's samples_consumed_global must be at most {limit} after "
+            f"{batches} batches, got {consumed}"
+        )
+    cursor = Cursor(epoch, epoch * num_samples + consumed, batches, slices)
+    return cursor, _read_runs(state["batch_sizes"], ours["batch_sizes"] is not None)
+
+
+def _read_runs(runs: Any, adjustable: bool) -> list[tuple[int, int]] | None:
+    if (runs is None) == adjustable:
+        raise ValueError(
+            "state's batch_sizes must be null where a schedule decides them and "
+            f"only there, got {runs!r}"
+        )
+    if runs is None:
+        return None
+    if not isinstance(runs, list) or not runs or any(len(run) != 2 for run in runs):
+        raise ValueError(
+            f"state's batch_sizes must be pairs of position and size, got {runs!r}"
+        )
+    return sorted(
+        (
+            whole("state's batch_sizes", at, least=0),
+            whole("state's batch_sizes", size),
+        )
+        for at, size in runs
+    )
