@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from batchramp.names import suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from batchramp.schedules import Description
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes beside 0 and, of `compare`, 3: a gate could not decide."""
@@ -25,6 +28,12 @@ class _Group(click.Group):
         if args and args[0] not in self.commands:
             raise click.UsageError(suggest("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # else click prints an empty line before ours
+            raise click.Abort from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -48,16 +57,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
+        click.echo(error.format_message(), err=True)
         return BAD_INPUT
     except click.ClickException as error:
         return _complain(error.format_message(), BAD_INPUT)
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort:
         return _complain(
             "interrupted; what is finished is kept, the same command goes on from there",
             INTERRUPTED,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _complain(str(error), BAD_INPUT)
     return code if isinstance(code, int) else 0
 
@@ -149,6 +158,7 @@ def run(
 
 def _print_dry_run(race: Any, *, as_json: bool) -> int:
     from rich.table import Table
+    from rich.text import Text
 
     resolved, trials = race.prepare()
     pending = len(race.pending(trials))
@@ -167,12 +177,13 @@ def _print_dry_run(race: Any, *, as_json: bool) -> int:
         summary = {"out": str(race.out), "pending": pending, "entries": entries}
         click.echo(json.dumps(summary, indent=2))
         return 0
-    table = Table(title=f"{race.suite.name}: {pending} trials to run into {race.out}")
+    title = f"{race.suite.name}: {pending} trials to run into {race.out}"
+    table = Table(title=Text(title))
     for column in ("panel", "schedule", "updates", "trials"):
         table.add_column(column, justify="left" if column == "schedule" else "right")
     for entry in entries:
         values = ("adaptive" if v is None else str(v) for v in entry.values())
-        table.add_row(*values)
+        table.add_row(*map(Text, values))
     _console().print(table)
     return 0
 
@@ -214,15 +225,14 @@ def plan(
     from batchramp import schedules
     from batchramp.benchmark.plan_view import render_plan
 
-    chosen: Any = schedule
-    if ":" in schedule:
-        chosen, parameters = schedules.load(schedule, None, **parameters), {}
+    # Made first, so that a parameter may not be taken for an argument of `plan`.
+    chosen = (
+        schedules.load(schedule, None, **parameters)
+        if ":" in schedule
+        else schedules.make(schedule, **parameters)
+    )
     laid = schedules.plan(
-        chosen,
-        num_samples=num_samples,
-        epochs=epochs,
-        boundary=boundary,
-        **parameters,
+        chosen, num_samples=num_samples, epochs=epochs, boundary=boundary
     )
     if as_json:
         click.echo(json.dumps(laid.to_dict(), indent=2))
@@ -246,7 +256,7 @@ def report(folder: str, html: str | None, as_json: bool) -> int:
         from batchramp.benchmark.results import read_results
 
         write_report(read_results(folder), Path(html))
-        _console(error=True).print(f"wrote {html}", highlight=False)
+        click.echo(f"wrote {html}", err=True)
     _print_results(Path(folder), as_json=as_json)
     return 0
 
@@ -283,13 +293,22 @@ def compare(base: str, new: str, margin: float, as_json: bool) -> int:
 
 
 @cli.command(name="list")
+@click.argument("schedule", required=False)
 @_json
-def list_names(as_json: bool) -> int:
-    """Name the suites, schedules and workloads that come with batchramp."""
+def list_names(schedule: str | None, as_json: bool) -> int:
+    """Name the suites, schedules and workloads; or tell all of one SCHEDULE.
+
+    \b
+    batchramp list
+    batchramp list smith-increase
+    """
     from importlib import resources
 
     from batchramp import schedules
     from batchramp.workloads import BUILT_IN
+
+    if schedule is not None:
+        return _print_description(schedules.describe(schedule), as_json=as_json)
 
     suites = resources.files("batchramp.benchmark") / "suites"
     found = {
@@ -305,6 +324,23 @@ def list_names(as_json: bool) -> int:
         for name in names:
             summary = names[name] if isinstance(names, dict) else ""
             click.echo(f"  {name:<24} {summary}".rstrip())
+    return 0
+
+
+def _print_description(schedule: Description, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps(asdict(schedule), indent=2))
+        return 0
+    click.secho(schedule.name, bold=True)
+    click.echo(schedule.summary)
+    if schedule.source:
+        click.echo(schedule.source)
+    click.echo(
+        f"{schedule.num_samples:,} samples and {schedule.epochs} epochs, or others"
+    )
+    for parameter in schedule.parameters:
+        default = json.dumps(parameter.default)
+        click.echo(f"  {parameter.name:<16} {default:<18} {parameter.meaning}")
     return 0
 
 

@@ -1,12 +1,14 @@
-"""Names that users write: the nearest known one, and objects of their own files."""
+"""Names that users write: the nearest known one, and objects of users' own."""
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
+import hashlib
 import sys
 from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -30,28 +32,44 @@ def suggest(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 @cache
-def _execute(path: Path) -> ModuleType:
-    name = f"batchramp_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} must be a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up there
+def _execute(path: Path, source: bytes) -> ModuleType:
+    # Not by import, whose cached bytecode misses an edit of the same second and size.
+    digest = hashlib.sha256(bytes(path) + source).hexdigest()
+    module = ModuleType(f"batchramp_user_{path.stem}_{digest[:16]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up there
     try:
-        spec.loader.exec_module(module)
+        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
     except Exception as error:
+        del sys.modules[module.__name__]
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ValueError(message) from error
     return module
 
 
-def user_file(name: str, relative_to: Path | None = None) -> Path:
-    """Return the absolute path of the file in `file.py:name`."""
+def user_file(name: str, group: str, relative_to: Path | None = None) -> Path | None:
+    """Return the file of a user's own object: of `file.py:name`, or of an entry point.
+
+    None is a name that is not a user's own.
+    """
+    if ":" in name:
+        return _path(name, relative_to)
+    point = find_entry_point(group, name)
+    spec = find_spec(point.module) if point else None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def find_entry_point(group: str, name: str) -> EntryPoint | None:
+    """Return what an installed package registers under a name; None if none does."""
+    return next(iter(entry_points(group=group, name=name)), None)
+
+
+def _path(name: str, relative_to: Path | None) -> Path:
     return ((relative_to or Path()) / name.rpartition(":")[0]).resolve()
 
 
 def load_from_file(name: str, relative_to: Path | None = None) -> object:
-    """Return what `file.py:name` defines.
+    """Return what `file.py:name` defines; an edited file is read anew.
 
     Args:
         name: A Python file and the name of an object in it.
@@ -60,10 +78,12 @@ def load_from_file(name: str, relative_to: Path | None = None) -> object:
     Raises:
         ValueError: There is no such file, it cannot be run, or it lacks the name.
     """
-    path, attribute = user_file(name, relative_to), name.rpartition(":")[2]
+    path, attribute = _path(name, relative_to), name.rpartition(":")[2]
+    if path.suffix != ".py":
+        raise ValueError(f"{name}: {path} must be a Python file")
     if not path.is_file():
         raise ValueError(f"{name}: there is no file {path}")
-    module = _execute(path)
+    module = _execute(path, path.read_bytes())
     if not hasattr(module, attribute):
         public = (known for known in vars(module) if not known.startswith("_"))
         raise ValueError(f"{path}: {suggest('name', attribute, public)}")

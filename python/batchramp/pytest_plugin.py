@@ -5,9 +5,10 @@
                          epochs=12, seeds=3, set={"batch_size": 16, ...})
 
 Each use adds three entries to the benchmark's JSON, one for each quantity that a gate may
-watch, in groups of their own: train seconds, updates, and 1 + misses. A round is a seed;
-a seed that misses its target counts what its whole budget took, so gate the misses too.
-With benchmarks disabled one seed is trained and nothing is recorded.
+watch, in groups of their own: train seconds, updates, and 1 + misses. A test's second race
+has `:2` in their names. A round is a seed; a seed that misses its target counts what its
+whole budget took, so gate the misses too. With benchmarks disabled one seed is trained and
+nothing is recorded.
 """
 
 from __future__ import annotations
@@ -71,23 +72,27 @@ class TimeToAccuracy:
             schedule,
             target=target,
             epochs=epochs,
-            seeds=1 if session.disabled else seeds,
+            seeds=seeds,
             set=dict(set or {}),
             folder=self._folder / f"race{self._races}",
+            first_only=session.disabled,
             **options,
         )
         self._races += 1
         misses = float(1 + summary.misses)
         values = (summary.spent_seconds, summary.spent_updates, [misses])
+        # A gate finds an entry's predecessor by its name, which must be its own.
+        race = "" if self._races == 1 else f":{self._races}"
         for quantity, rounds in zip(QUANTITIES, values, strict=True):
-            _record(self._request, session, quantity, rounds, summary.describe())
+            suffix = f"{race}:{quantity}"
+            _record(self._request, quantity, suffix, rounds, summary.describe())
         return summary
 
 
 def _record(
     request: pytest.FixtureRequest,
-    session: Any,
     quantity: str,
+    suffix: str,
     rounds: Sequence[float],
     extra_info: Mapping[str, Any],
 ) -> None:
@@ -95,6 +100,7 @@ def _record(
     from pytest_benchmark.fixture import BenchmarkFixture
     from pytest_benchmark.utils import NameWrapper
 
+    session = request.config._benchmarksession  # type: ignore[attr-defined]
     dial = _Dial(rounds)
     fixture = BenchmarkFixture(
         request.node,
@@ -108,8 +114,8 @@ def _record(
             "group": f"batchramp: {quantity}",
         },
     )
-    fixture.name = f"{fixture.name}:{quantity}"
-    fixture.fullname = f"{fixture.fullname}:{quantity}"
+    fixture.name += suffix
+    fixture.fullname += suffix
     fixture.extra_info.update(extra_info)
     fixture.pedantic(dial.advance, setup=dial.restart, rounds=len(rounds))
 

@@ -113,7 +113,8 @@ def write_suite(folder: Path, table: Mapping[str, Any]) -> None:
     """Write `suite.toml` atomically."""
     folder.mkdir(parents=True, exist_ok=True)
     with _replacing(folder / "suite.toml") as temporary:
-        temporary.write_text(tomli_w.dumps({"format": FORMAT, **table}))
+        text = tomli_w.dumps({"format": FORMAT, **table})
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def read_suite(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{folder} must be a results folder, and holds no suite.toml")
     try:
-        suite = tomllib.loads(path.read_text())
+        suite = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if suite.get("format") != FORMAT:
@@ -136,6 +137,9 @@ def read_suite(folder: Path) -> dict[str, Any]:
             f"{suite.get('batchramp', 'of an unknown version')}): read it with that "
             "version, or run the suite into another folder"
         )
+    missing = {"name", "question", "panel", "trial"} - suite.keys()
+    if missing:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
     return suite
 
 

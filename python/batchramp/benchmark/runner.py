@@ -5,14 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from batchramp import _rust
@@ -25,7 +25,7 @@ from batchramp.benchmark.results import (
     write_suite,
     write_trial,
 )
-from batchramp.benchmark.suite import Suite, load_suite, with_seeds
+from batchramp.benchmark.suite import Suite, check_suite, load_suite, with_seeds
 from batchramp.benchmark.trials import PlannedTrial, ResolvedSuite
 from batchramp.names import suggest
 from batchramp.training.loop import run_trial
@@ -122,9 +122,10 @@ class Race:
         monitor.begin(len(pending), sum(work.values()))
         outcomes = []
         execute = self._in_turn if self.jobs == 1 else self._in_parallel
-        for trial, outcome in execute(resolved, pending, monitor):
-            outcomes.append(outcome)
-            monitor.end(outcome, work[trial.id])
+        with closing(execute(resolved, pending, monitor)) as ended:
+            for trial, outcome in ended:
+                outcomes.append(outcome)
+                monitor.end(outcome, work[trial.id])
         return outcomes
 
     def _num_threads(self) -> int:
@@ -133,33 +134,38 @@ class Race:
 
     def _in_turn(
         self, resolved: ResolvedSuite, pending: list[PlannedTrial], monitor: Monitor
-    ) -> Iterator[tuple[PlannedTrial, Outcome]]:
+    ) -> Generator[tuple[PlannedTrial, Outcome]]:
         with _threads(self._num_threads()):
             for trial in pending:
                 yield trial, self._run_one(resolved, trial, monitor)
 
     def _in_parallel(
         self, _: ResolvedSuite, pending: list[PlannedTrial], __: Monitor
-    ) -> Iterator[tuple[PlannedTrial, Outcome]]:
+    ) -> Generator[tuple[PlannedTrial, Outcome]]:
         context = multiprocessing.get_context("spawn")
+        others = multiprocessing.active_children()
         pool = ProcessPoolExecutor(
             self.jobs, context, initializer=_begin_worker, initargs=(self,)
         )
-        futures = {pool.submit(_run_in_worker, trial.id): trial for trial in pending}
         try:
+            with _interrupts_ignored():  # which the workers inherit
+                futures = {
+                    pool.submit(_run_in_worker, trial.id): trial for trial in pending
+                }
             for future in as_completed(futures):
                 trial = futures[future]
                 try:
                     outcome = future.result()
                 except BrokenExecutor:
-                    record = Record((), "failed", "its process was killed")
+                    record = Record((), "failed", "a process of the run was killed")
                     outcome = self._keep(trial, record)
                 yield trial, outcome
         finally:
             # An interrupt must not wait for the trials under way.
             pool.shutdown(wait=False, cancel_futures=True)
-            for child in psutil.Process().children():
-                child.terminate()
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()
 
     def _run_one(
         self, resolved: ResolvedSuite, trial: PlannedTrial, monitor: Monitor
@@ -211,7 +217,9 @@ def make_race(
         ValueError: An argument is not valid, or there is no such suite or device.
     """
     source = None
-    if not isinstance(suite, Suite):
+    if isinstance(suite, Suite):
+        check_suite(suite)
+    else:
         suite, source = load_suite(suite)
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -264,18 +272,43 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that leave an interrupt to this one, from their first import on.
+
+    A worker that printed a traceback of its own would not help. Only the main thread
+    may say how signals are handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _worker: dict[str, Any] = {}
 
 
 def _begin_worker(race: Race) -> None:
-    # The parent answers an interrupt; a worker that printed a traceback too would not help.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(race._num_threads())
     resolved, trials = race.prepare()
     by_id = {trial.id: trial for trial in trials}
     _worker["run"] = lambda trial_id: race._run_one(
         resolved, by_id[trial_id], Monitor()
     )
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would else wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _run_in_worker(trial_id: str) -> Outcome:

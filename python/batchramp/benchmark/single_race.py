@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from batchramp.benchmark.results import read_results
 from batchramp.benchmark.runner import Monitor, make_race
-from batchramp.benchmark.suite import Entry, Panel, Suite, check_suite
+from batchramp.benchmark.suite import make_suite
 from batchramp.benchmark.tables import passages
 from batchramp.names import suggest
 
@@ -31,7 +29,7 @@ class RaceSummary:
         spent_seconds: As `train_seconds`, but what the whole budget took for a miss.
         spent_updates: As `updates`, but what the whole budget took for a miss.
         planned_updates: Of the whole budget; None for an adaptive schedule.
-        question: Workload, schedule and target, for the benchmark's records.
+        question: What was raced, for the benchmark's records; JSON-able.
     """
 
     train_seconds: tuple[float, ...]
@@ -66,9 +64,13 @@ def race_once(
     seeds: int,
     set: dict[str, Any],
     folder: Path,
+    first_only: bool = False,
     **options: Any,
 ) -> RaceSummary:
     """Train one schedule's seeds in `folder` and find each one's first passage.
+
+    The arguments are those of `TimeToAccuracy.__call__`; with `first_only` they are
+    checked alike, and one seed is trained.
 
     Raises:
         ValueError: An argument is not valid.
@@ -82,27 +84,34 @@ def race_once(
     def chosen(names: tuple[str, ...]) -> dict[str, Any]:
         return {name: options[name] for name in names if name in options}
 
-    entry = Entry(label=schedule, schedule=schedule, set=set)
-    panel = Panel(
-        entries=(entry,),
-        baseline=schedule,
-        targets=(target,),
-        **chosen(PANEL_OPTIONS),
-    )
-    suite = Suite(
-        name="race",
-        workload=workload,
-        panels=(panel,),
-        epochs=epochs,
-        seeds=seeds,
+    entry = {"label": schedule, "schedule": schedule, "set": set}
+    panel = {"entry": [entry], "baseline": schedule, "targets": [target]}
+    suite = {
+        "name": "race",
+        "workload": workload,
+        "panel": [panel | chosen(PANEL_OPTIONS)],
+        "epochs": epochs,
+        "seeds": seeds,
         **chosen(SUITE_OPTIONS),
+    }
+    question = {
+        "workload": workload,
+        "schedule": schedule,
+        "set": set,
+        "target": target,
+        "epochs": epochs,
+        **chosen(PANEL_OPTIONS + SUITE_OPTIONS),
+    }
+    race = make_race(
+        make_suite(suite),
+        out=folder,
+        seeds=1 if first_only else None,
+        **chosen(RACE_OPTIONS),
     )
-    check_suite(suite)
-    race = make_race(suite, out=folder, **chosen(RACE_OPTIONS))
     for outcome in race.run(Monitor()):
         if outcome.status == "failed":
             raise RuntimeError(f"seed {outcome.seed} failed: {outcome.error}")
-    return _summarize(folder, msgspec.to_builtins(entry) | {"target": target})
+    return _summarize(folder, question)
 
 
 def _summarize(folder: Path, question: dict[str, Any]) -> RaceSummary:
@@ -121,5 +130,5 @@ def _summarize(folder: Path, question: dict[str, Any]) -> RaceSummary:
         spent_seconds=spent(seconds, ends["train_seconds"].to_list()),
         spent_updates=spent(updates, ends["updates"].cast(float).to_list()),
         planned_updates=results.entries["planned_updates"].item(),
-        question={"workload": results.suite["workload"], **question},
+        question=question,
     )

@@ -6,9 +6,11 @@ Nothing here imports torch or reads data; `resolve` in `trials.py` does.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from fractions import Fraction
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import msgspec
 from batchramp.benchmark.targets import Target, parse_target
 from batchramp.names import suggest
 from batchramp.schedules import BOUNDARIES
+from batchramp.schedules.parameters import exact_decimal, whole_number
 
 MEASURES = ("full_train_loss", "gradient_norm")
 
@@ -136,31 +139,39 @@ def load_suite(name: str | Path) -> tuple[Suite, Path | None]:
     """
     built_in = resources.files("batchramp.benchmark") / "suites"
     if f"{name}.toml" in {file.name for file in built_in.iterdir()}:
-        return parse_suite((built_in / f"{name}.toml").read_text()), None
+        return parse_suite((built_in / f"{name}.toml").read_text("utf-8")), None
     path = Path(name)
     if not path.is_file():
         known = (file.name.removesuffix(".toml") for file in built_in.iterdir())
         hint = suggest("suite", str(name), known)
         raise ValueError(f"{hint} (nor is there a file of that name)")
     try:
-        return parse_suite(path.read_text()), path.parent
-    except (ValueError, UnicodeDecodeError) as error:
+        return parse_suite(path.read_text("utf-8")), path.parent
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def parse_suite(text: str) -> Suite:
-    """Read a suite from TOML and check every rule that needs no data.
+    """Read a suite from TOML; see `make_suite`.
 
     Raises:
-        ValueError: It is not TOML, has an unknown or missing key, a value of the wrong
-            kind or out of range, labels that repeat, or a baseline that is no label.
+        ValueError: It is not TOML, or breaks a rule.
     """
-    table = tomllib.loads(text)
+    return make_suite(tomllib.loads(text))
+
+
+def make_suite(table: dict[str, Any]) -> Suite:
+    """Make a suite from what its TOML says and check every rule that needs no data.
+
+    Raises:
+        ValueError: It has an unknown or missing key, a value of the wrong kind or out
+            of range, labels that repeat, or a baseline that is no label.
+    """
     _check_keys(table)
     try:
         suite = msgspec.convert(table, Suite)
     except msgspec.ValidationError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(_explain(error, table)) from error
     check_suite(suite)
     return suite
 
@@ -169,7 +180,7 @@ def with_seeds(suite: Suite, seeds: int | None) -> Suite:
     """Return the suite with another number of seeds, or itself for None."""
     if seeds is None:
         return suite
-    changed = msgspec.structs.replace(suite, seeds=seeds)
+    changed = msgspec.structs.replace(suite, seeds=whole_number("seeds", seeds))
     check_suite(changed)
     return changed
 
@@ -178,46 +189,49 @@ def exact(name: str, value: Number) -> Fraction:
     """Return a positive decimal number exactly.
 
     Raises:
-        ValueError: It is not a finite number above zero.
+        ValueError: It is not a finite decimal number above zero.
     """
-    try:
-        number = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        number = Fraction(0)
+    number = exact_decimal(name, value)
     if number <= 0:
-        raise ValueError(f"{name} must be a finite number above 0, got {value}")
+        raise ValueError(f"{name} must be above 0, got {value!r}")
     return number
 
 
-def resolved_measures(suite: Suite) -> dict[str, Fraction]:
-    """Return the epochs between measurements: those set, and those that targets need."""
+def resolved_measures(
+    suite: Suite, of_workload: tuple[str, ...]
+) -> dict[str, Fraction]:
+    """Return the epochs between measurements: those set, and those that targets need.
+
+    Args:
+        suite: What was asked.
+        of_workload: The workload's own targets, for panels that name none.
+    """
     measures = {
         name: exact(f"measures.{name}", value) for name, value in suite.measures.items()
     }
     for panel in suite.panels:
-        for target in panel.targets:
-            column = parse_target(target).column
-            if column in MEASURES:
-                measures.setdefault(column, exact("cadence", suite.cadence))
+        for target in panel_targets(panel, of_workload):
+            if target.column in MEASURES:
+                measures.setdefault(target.column, exact("cadence", suite.cadence))
     return measures
 
 
 def _check_keys(table: dict[str, Any]) -> None:
     """Name the nearest key for each unknown one, which msgspec does not."""
-    _check_table("suite", table, Suite)
+    _check_table("a suite", table, Suite)
     for panel in _tables(table.get("panel")):
-        _check_table("panel", panel, Panel)
+        _check_table("a panel", panel, Panel)
         for entry in _tables(panel.get("entry")):
-            _check_table("entry", entry, Entry)
+            _check_table("an entry", entry, Entry)
             if isinstance(entry.get("search"), dict):
-                _check_table("search", entry["search"], Search)
+                _check_table("a search", entry["search"], Search)
 
 
 def _check_table(kind: str, table: dict[str, Any], struct: type[Any]) -> None:
     known = [field.encode_name for field in msgspec.structs.fields(struct)]
     for key in table:
         if key not in known:
-            raise ValueError(suggest(f"key of a {kind}", key, known))
+            raise ValueError(suggest(f"key of {kind}", key, known))
 
 
 def _tables(value: object) -> list[dict[str, Any]]:
@@ -226,8 +240,23 @@ def _tables(value: object) -> list[dict[str, Any]]:
     return [table for table in value if isinstance(table, dict)]
 
 
+def _explain(error: msgspec.ValidationError, table: dict[str, Any]) -> str:
+    """Name the value at fault, of which msgspec names the kind."""
+    rule, _, place = str(error).partition(" - at `$")
+    place = place.strip(".`")
+    value: Any = table
+    for key, index in re.findall(r"(\w+)|\[(\d+)\]", place):
+        value = value[key] if key else value[int(index)]
+    if rule.startswith("Expected "):
+        kind = rule.removeprefix("Expected ").partition(", got")[0].replace("`", "")
+        return f"{place} must be of type {kind}, got {value!r}"
+    return f"{place or 'a suite'}: {rule}"
+
+
 def check_suite(suite: Suite) -> None:
-    """Check every rule of a suite that needs no data; see `parse_suite`."""
+    """Check every rule of a suite that needs no data; see `make_suite`."""
+    if Path(suite.name).name != suite.name or not suite.name:
+        raise ValueError(f"name must be that of one folder, got {suite.name!r}")
     exact("epochs", suite.epochs)
     exact("cadence", suite.cadence)
     for name, number in (
@@ -237,8 +266,11 @@ def check_suite(suite: Suite) -> None:
     ):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-    if suite.first_seed < 0:
-        raise ValueError(f"first_seed must be at least 0, got {suite.first_seed}")
+    if not 0 <= suite.first_seed <= 2**63 - suite.seeds:
+        raise ValueError(
+            "first_seed must be at least 0, and the last seed below 2**63, got "
+            f"{suite.first_seed} and {suite.seeds} seeds"
+        )
     if suite.boundary not in BOUNDARIES:
         raise ValueError(suggest("boundary", suite.boundary, BOUNDARIES))
     for name in suite.measures:
@@ -252,7 +284,7 @@ def check_suite(suite: Suite) -> None:
             raise ValueError(f"label must be unique in the suite, got {label!r} twice")
     for panel in suite.panels:
         _check_panel(panel)
-    resolved_measures(suite)
+    resolved_measures(suite, ())
 
 
 def _check_panel(panel: Panel) -> None:
@@ -264,8 +296,6 @@ def _check_panel(panel: Panel) -> None:
         raise ValueError(
             f"weight_decay must be finite and at least 0, got {panel.weight_decay}"
         )
-    for target in panel.targets:
-        parse_target(target)
     for entry in panel.entries:
         if entry.search is not None:
             _check_search(entry, entry.search)
@@ -277,6 +307,12 @@ def _check_search(entry: Entry, search: Search) -> None:
         raise ValueError(
             f"{name} must have at least 5 rates, a score for each, and 3 seeds, got "
             f"{len(search.lr)} rates, {len(search.score)} scores, {search.seeds} seeds"
+        )
+    if not all(low < high for low, high in pairwise(search.lr)):
+        raise ValueError(f"{name} must have increasing rates, got {list(search.lr)}")
+    if any(map(math.isnan, search.score)):
+        raise ValueError(
+            f"{name} must have numbers or inf as scores, got {list(search.score)}"
         )
     best = search.lr[search.score.index(min(search.score))]
     chosen = entry.set.get("lr", entry.set.get("base_lr"))

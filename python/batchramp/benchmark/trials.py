@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 
 import batchramp
-from batchramp import schedules
+from batchramp import schedules, workloads
 from batchramp._rust import Batches, derive_key
 from batchramp.benchmark.environment import device_name
 from batchramp.benchmark.suite import (
@@ -80,8 +82,7 @@ class ResolvedSuite:
             entry.label: self._make_schedule(entry) for _, entry in suite.entries()
         }
         self.num_samples = len(self.data(suite.first_seed).train)
-        for panel in suite.panels:
-            panel_targets(panel, self.workload.targets)
+        self._measures = resolved_measures(suite, self.workload.targets)
         self.plans = {
             label: self._plan(label, schedule)
             for label, schedule in self._schedules.items()
@@ -89,7 +90,14 @@ class ResolvedSuite:
 
     def data(self, seed: int) -> Data:
         """Load the workload's data for one seed."""
-        return self.workload.load(self._data_dir, derive_key(seed, "split"))
+        with _named(f"data of workload {self.workload.name!r}"):
+            data = self.workload.load(self._data_dir, derive_key(seed, "split"))
+        if not isinstance(data, Data):
+            raise ValueError(
+                f"load of workload {self.workload.name!r} must return a "
+                f"batchramp.workloads.Data, got {type(data).__name__}"
+            )
+        return data
 
     def order(self) -> list[PlannedTrial]:
         """Return all trials seed by seed, shuffled within a seed.
@@ -112,6 +120,11 @@ class ResolvedSuite:
         for panel, written in zip(self.suite.panels, table["panel"], strict=True):
             targets = panel_targets(panel, self.workload.targets)
             written["targets"] = [target.text for target in targets]
+            labels = [entry.label for entry in panel.entries]
+            written["missing_baselines"] = missing_baselines(
+                [self._schedules[label] for label in labels],
+                [self.plans[label] for label in labels],
+            )
             for entry, written_entry in zip(
                 panel.entries, written["entry"], strict=True
             ):
@@ -132,15 +145,13 @@ class ResolvedSuite:
         return _hash(sorted(json.dumps(entry, sort_keys=True) for entry in entries))
 
     def _make_schedule(self, entry: Entry) -> Schedule:
-        try:
+        with _named(f"entry {entry.label!r}"):
             if ":" in entry.schedule:
                 return schedules.load(entry.schedule, self._folder, **entry.set)
             return schedules.make(entry.schedule, **entry.set)
-        except ValueError as error:
-            raise ValueError(f"entry {entry.label!r}: {error}") from error
 
     def _plan(self, label: str, schedule: Schedule) -> schedules.Plan | None:
-        try:
+        with _named(f"entry {label!r}"):
             if schedule.evidence:
                 schedule.init(
                     schedules.Horizon.of(
@@ -154,8 +165,6 @@ class ResolvedSuite:
                 epochs=self._epochs,
                 boundary=self.suite.boundary,
             )
-        except ValueError as error:
-            raise ValueError(f"entry {label!r}: {error}") from error
 
     def _resolved_entry(self, panel: Panel, entry: Entry) -> dict[str, Any]:
         schedule, plan = self._schedules[entry.label], self.plans[entry.label]
@@ -185,7 +194,7 @@ class ResolvedSuite:
             epochs=self._epochs,
             boundary=self.suite.boundary,
             cadence=exact("cadence", self.suite.cadence),
-            measures=resolved_measures(self.suite),
+            measures=self._measures,
             weight_decay=panel.weight_decay,
             nesterov=panel.nesterov,
             micro_batch=self.suite.micro_batch,
@@ -210,7 +219,6 @@ class ResolvedSuite:
         )
 
     def _settings(self, panel: Panel, schedule: Schedule) -> dict[str, Any]:
-        measures = resolved_measures(self.suite)
         return {
             "workload": self.workload.name,
             "schedule": schedule.name,
@@ -218,7 +226,7 @@ class ResolvedSuite:
             "epochs": str(self._epochs),
             "boundary": self.suite.boundary,
             "cadence": str(exact("cadence", self.suite.cadence)),
-            "measures": {name: str(value) for name, value in sorted(measures.items())},
+            "measures": {name: str(every) for name, every in self._measures.items()},
             "weight_decay": panel.weight_decay,
             "nesterov": panel.nesterov,
             "micro_batch": self.suite.micro_batch,
@@ -226,9 +234,58 @@ class ResolvedSuite:
 
     def _source_digests(self, entry: Entry) -> list[str]:
         """Hash the user's own files; what those import is not followed."""
-        names = [name for name in (self.suite.workload, entry.schedule) if ":" in name]
-        files = (user_file(name, self._folder) for name in names)
-        return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        files = (
+            user_file(self.suite.workload, workloads.ENTRY_POINTS, self._folder),
+            user_file(entry.schedule, schedules.ENTRY_POINTS, self._folder),
+        )
+        return [hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f]
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say where an error comes from; a user's own code may raise any."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    except Exception as error:
+        message = f"{place}: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
+
+
+def missing_baselines(
+    made: list[Schedule], plans: list[schedules.Plan | None]
+) -> list[str]:
+    """Say which of the two baselines of an honest comparison a panel lacks.
+
+    Args:
+        made: A panel's schedules.
+        plans: Their plans; None for an adaptive one, whose `lr` counts as its rate.
+    """
+    rates = [
+        {rate for stage in plan.stages for rate in (stage.lr, stage.lr_end)}
+        if plan
+        else {float(schedule.parameters().get("lr", 0))}
+        for schedule, plan in zip(made, plans, strict=True)
+    ]
+    held = [plan is not None and len(plan.runs) == 1 for plan in plans]
+    largest = max(set().union(*rates))
+    missing = []
+    if not any(flat and of == {largest} for flat, of in zip(held, rates, strict=True)):
+        missing.append(
+            f"this panel has no constant batch at its largest rate, {largest:g}, so "
+            "part of a difference may be the rate's"
+        )
+    if not any(
+        flat
+        and (
+            schedule.name == "constant-cosine"
+            or schedule.parameters().get("decay") == "cosine"
+        )
+        for flat, schedule in zip(held, made, strict=True)
+    ):
+        missing.append("this panel has no constant batch with a cosine")
+    return missing
 
 
 @cache

@@ -14,6 +14,7 @@ from batchramp.schedules.interface import (
 )
 from batchramp.schedules.plan import Plan, Stage, plan
 from batchramp.schedules.registry import (
+    ENTRY_POINTS,
     Description,
     Parameter,
     describe,
@@ -25,6 +26,7 @@ from batchramp.schedules.registry import (
 
 __all__ = [
     "BOUNDARIES",
+    "ENTRY_POINTS",
     "EVIDENCE",
     "MICRO_BATCHES",
     "Description",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchramp.names import load_from_file, suggest
+from batchramp.names import find_entry_point, load_from_file, suggest
 from batchramp.schedules import adaptive, baselines, smith, umeda
 from batchramp.schedules.interface import Schedule, check_schedule
 
@@ -63,6 +63,10 @@ class Description:
     parameters: tuple[Parameter, ...]
 
 
+ENTRY_POINTS = "batchramp.schedules"
+"""The group under which an installed package registers schedules of its own."""
+
+
 def _umeda(factory: Callable[..., Schedule]) -> Named:
     return Named(factory=factory, num_samples=umeda.NUM_SAMPLES, epochs=umeda.EPOCHS)
 
@@ -116,12 +120,14 @@ def make(name: str, /, **parameters: Any) -> Schedule:
     """Returns a named schedule.
 
     Args:
-        name: One of `names()`.
+        name: One of `names()`, or an entry point of the group `batchramp.schedules`.
         **parameters: Its parameters; the paper's defaults stand for the others.
 
     Raises:
         ValueError: If the name or a parameter is unknown, or a value is not valid.
     """
+    if name not in _NAMED and (point := find_entry_point(ENTRY_POINTS, name)):
+        return _own(name, point.load(), parameters)
     return _call(name, named(name).factory, parameters)
 
 
@@ -138,7 +144,11 @@ def load(spec: str, relative_to: Path | None = None, /, **parameters: Any) -> Sc
         ValueError: If the file, the name or a parameter is unknown, the call fails, or
             it returns no `Schedule`.
     """
-    found = load_from_file(spec, relative_to)
+    return _own(spec, load_from_file(spec, relative_to), parameters)
+
+
+def _own(spec: str, found: object, parameters: dict[str, Any]) -> Schedule:
+    """Makes a schedule from what a user's name stands for."""
     if isinstance(found, Schedule):
         schedule = found
         if parameters:

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchramp.names import load_from_file, suggest
+from batchramp.names import find_entry_point, load_from_file, suggest
 
 if TYPE_CHECKING:
     from batchramp.workloads.interface import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUILT_IN",
+    "ENTRY_POINTS",
     "Data",
     "Split",
     "Workload",
@@ -29,6 +30,9 @@ __all__ = [
     "cross_entropy",
     "find_workload",
 ]
+
+ENTRY_POINTS = "batchramp.workloads"
+"""The group under which an installed package registers workloads of its own."""
 
 BUILT_IN = {
     "digits": "8x8 digits of scikit-learn, an MLP; needs no download",
@@ -40,10 +44,11 @@ that name is the workload."""
 
 
 def find_workload(name: str, relative_to: Path | None = None) -> Workload:
-    """Return a built-in workload, or a user's own by `file.py:name`.
+    """Return a built-in workload, or a user's own by `file.py:name` or entry point.
 
     Args:
-        name: A built-in name, or a Python file and the name of a `Workload` in it.
+        name: A built-in name, a Python file and the name of a `Workload` in it, or the
+            name of an entry point.
         relative_to: The folder that a relative file is looked up in; None is the
             current one.
 
@@ -56,6 +61,8 @@ def find_workload(name: str, relative_to: Path | None = None) -> Workload:
         found = load_from_file(name, relative_to)
     elif name in BUILT_IN:
         found = import_module(f"batchramp.workloads.{name}").WORKLOAD
+    elif point := find_entry_point(ENTRY_POINTS, name):
+        found = point.load()
     else:
         raise ValueError(suggest("workload", name, BUILT_IN))
     if not isinstance(found, Workload):

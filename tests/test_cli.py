@@ -1,0 +1,358 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import batchramp
+from batchramp.benchmark.results import read_suite, write_suite
+from batchramp.cli import main
+from batchramp.schedules import names
+
+SUITE = """\
+name = "tiny"
+workload = "digits"
+epochs = 1
+seeds = 2
+threads = 1
+[[panel]]
+baseline = "still"
+targets = ["metric >= 0.3", "metric >= 1.5"]
+[[panel.entry]]
+label = "still"
+schedule = "constant"
+set = { lr = 0.1, batch_size = 16 }
+[[panel.entry]]
+label = "led [/b]"
+schedule = "noise-scale"
+set = { lr = 0.1, batch_size = 16, max_batch_size = 128 }
+"""
+
+COMMANDS = ["run", "plan", "report", "compare", "list"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A suite, and its run."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.toml").write_text(SUITE)
+    assert main(["run", str(folder / "tiny.toml"), "--out", str(folder / "run")]) == 0
+    return folder
+
+
+@pytest.fixture
+def call(capsys):
+    """Calls the command; returns its exit code, standard output and error."""
+
+    def command(*arguments):
+        code = main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def call_json(call):
+    """Calls it with --json; returns what it printed, which must be JSON to the letter."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    def command(*arguments):
+        code, out, _ = call(*arguments, "--json")
+        assert code == 0
+        return json.loads(out, parse_constant=refuse)
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "updates"),
+    [
+        # 60, 60, 40 and 40 epochs of 50,000 samples by 128, passes running on.
+        (
+            ["smith-decay", "--num-samples", 50000, "--epochs", 200, "--boundary=wrap"],
+            78_125,
+        ),
+        (["umeda-constant", "--boundary", "keep"], 117_300),
+        (["umeda-increasing-batch", "--boundary", "keep"], 374_760),
+        (["umeda-constant", "--epochs", 1, "--set", "batch_size=50000"], 1),
+        (["umeda-constant", "--epochs", "0.5", "--num-samples", "1e3"], 4),
+    ],
+)
+def test_plan_counts_updates(call_json, call, arguments, updates):
+    found = call_json("plan", *arguments)
+    assert found["updates"] == updates
+    assert sum(stage["updates"] for stage in found["stages"]) == updates
+    columns = "start batch_size lr lr_end momentum updates"
+    assert set(found["stages"][0]) == set(columns.split())
+    assert found["samples"] > 0
+    code, out, err = call("plan", *arguments)
+    assert (code, err) == (0, "")
+    assert f"{updates:,} updates" in out
+
+
+def test_a_parameter_is_json_or_else_a_string(call_json):
+    laid = call_json(
+        "plan",
+        "umeda-increasing-batch",
+        *("--num-samples", 1000, "--epochs", 10),
+        *("--set", "decay=cosine", "--set", 'interval="2 epochs"'),
+        *("--set", "batch_size=10", "--set", "max_batch_size=100", "--set", "lr=1e-1"),
+    )
+    parameters = laid["parameters"]
+    assert parameters["decay"] == "cosine"
+    assert parameters["interval"] == "2 epochs"
+    assert parameters["lr"] == 0.1
+    assert [stage["start"] for stage in laid["stages"]] == [0, 2000, 4000, 6000, 8000]
+    sizes = [stage["batch_size"] for stage in laid["stages"]]
+    assert sizes == [10, 20, 40, 80, 100]
+    unquoted = call_json(
+        "plan", "smith-decay", "--set", 'milestones=["60 epochs", 0.6]'
+    )
+    assert unquoted["parameters"]["milestones"] == ["60 epochs", 0.6]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["pln"], ["command 'pln'", "plan"]),
+        (["run", "quik"], ["suite 'quik'", "quick"]),
+        (["run", "quick", "--jobs", 0], ["jobs", "at least 1", "0"]),
+        (["run", "quick", "--seeds", 0], ["seeds", "at least 1", "0"]),
+        (["run", "quick", "--seeds", "x"], ["--seeds", "'x'"]),
+        (["run", "quick", "--device", "gpu"], ["device 'gpu'", "cpu"]),
+        (["run", "quick", "--data", "/none"], ["/none must exist"]),
+        (["run", "--nosuch"], ["--nosuch"]),
+        (["plan"], ["SCHEDULE"]),
+        (["plan", "smith-deacy"], ["schedule 'smith-deacy'", "smith-decay"]),
+        (["plan", "smith-decay", "--set", "facto=2"], ["'facto'", "factor"]),
+        (["plan", "smith-decay", "--set", "factor"], ["--set", "key=value", "factor"]),
+        (["plan", "smith-decay", "--set", "=2"], ["--set", "key=value"]),
+        (["plan", "smith-decay", "--set", "lr=NaN"], ["lr", "finite", "nan"]),
+        (["plan", "smith-decay", "--set", "batch_size=x"], ["batch_size", "'x'"]),
+        (["plan", "smith-decay", "--set", "epochs=3"], ["smith-decay 'epochs'"]),
+        (["plan", "smith-decay", "--set", "schedule=x"], ["'schedule'"]),
+        (["plan", "smith-decay", "--boundary", "warp"], ["'warp'", "wrap"]),
+        (["plan", "smith-decay", "--epochs", "nan"], ["epochs", "finite", "'nan'"]),
+        (["plan", "smith-decay", "--num-samples", "2.5"], ["num_samples", "2.5"]),
+        (["plan", "smith-decay", "--num-samples", 100], ["batch_size", "at most 100"]),
+        (["plan", "noise-scale"], ["static", "noise-scale"]),
+        (["plan", "none.py:x"], ["no file", "none.py"]),
+        (["report", "/none"], ["/none", "suite.toml"]),
+        (["compare", "/none"], ["NEW"]),
+        (["compare", "/none", "/none"], ["/none", "suite.toml"]),
+        (["list", "more"], ["more"]),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(call, arguments, told):
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("batchramp: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    for part in told:
+        assert part in err
+
+
+def test_errors_of_files_are_one_line_too(call, folder):
+    (folder / "file").touch()
+    damaged, other_format = folder / "damaged", folder / "other"
+    for copy in (damaged, other_format):
+        shutil.copytree(folder / "run", copy)
+    trial = min((damaged / "trials").iterdir())
+    trial.write_bytes(trial.read_bytes()[:1000])
+    write_suite(other_format, read_suite(damaged) | {"format": 99})
+    for arguments in (
+        ["report", folder / "run", "--html", folder / "none" / "x.html"],
+        ["run", folder / "tiny.toml", "--out", folder / "file"],
+        ["compare", folder / "run", folder / "run", "--margin", "nan"],
+        ["report", folder],
+        ["report", damaged],
+        ["compare", folder / "run", damaged],
+        ["run", folder / "tiny.toml", "--out", other_format],
+        ["report", other_format],
+        ["compare", other_format, folder / "run"],
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("batchramp: ")
+        assert err.count("\n") == 1
+
+
+def test_run_ends_with_a_table(call, folder):
+    code, out, err = call("run", folder / "tiny.toml", "--out", folder / "run")
+    assert (code, err) == (0, "")
+    for part in (
+        "To metric >= 0.3",
+        "still",
+        "led [/b]",
+        "not reached",
+        "fixed budget",
+    ):
+        assert part in out
+    assert call("report", folder / "run") == (0, out, "")
+
+
+def test_run_prints_json_and_nothing_else(call_json, folder):
+    found = call_json("run", folder / "tiny.toml", "--out", folder / "run")
+    assert (found["suite"], found["workload"]) == ("tiny", "digits")
+    races = found["panels"][0]["race"]
+    assert [(row["schedule"], row["target"], row["reached"]) for row in races] == [
+        ("still", "metric >= 0.3", 2),
+        ("still", "metric >= 1.5", 0),
+        ("led [/b]", "metric >= 0.3", 2),
+        ("led [/b]", "metric >= 1.5", 0),
+    ]
+    assert call_json("report", folder / "run") == found
+
+
+def test_a_dry_run_says_what_would_be_run_and_runs_nothing(call, call_json, folder):
+    arguments = ("run", folder / "tiny.toml", "--seeds", 3, "--dry-run", "--out")
+    fresh = folder / "fresh"
+    assert call_json(*arguments, fresh) == {
+        "out": str(fresh),
+        "pending": 6,
+        "entries": [
+            {"panel": 0, "schedule": "still", "updates": 82, "trials": 3},
+            {"panel": 0, "schedule": "led [/b]", "updates": None, "trials": 3},
+        ],
+    }
+    assert call_json(*arguments, folder / "run")["pending"] == 2
+    code, out, err = call(*arguments, fresh)
+    assert (code, err) == (0, "")
+    for part in ("6 trials", "still", "82", "led [/b]", "adaptive"):
+        assert part in out
+    assert not fresh.exists()
+
+
+def test_the_default_folder_is_named_after_the_suite(call_json, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert call_json("run", "--dry-run", "--seeds", 1)["out"] == "runs/quick"
+
+
+def test_a_failed_trial_is_exit_code_1(call, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from batchramp.workloads import Workload\n"
+        "from batchramp.workloads.digits import load\n"
+        "mine = Workload(name='mine', load=load, model=lambda: 1 / 0)\n"
+    )
+    path = tmp_path / "own.toml"
+    path.write_text(SUITE.replace("digits", "own.py:mine"))
+    code, out, err = call("run", path, "--out", tmp_path / "out", "--json")
+    assert code == 1
+    assert json.loads(out)["panels"][0]["budget"][0]["finished"] == 0
+    assert "ZeroDivisionError: division by zero" in err
+    assert err.splitlines()[-1] == (
+        "batchramp: 4 trials failed; the same command tries them again"
+    )
+
+
+def test_report_writes_a_page(call, folder, tmp_path):
+    page = tmp_path / "page [b].html"
+    code, out, err = call("report", folder / "run", "--html", page)
+    assert code == 0, err
+    assert "To metric >= 0.3" in out
+    assert err == f"wrote {page}\n"
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_compare_tells_by_its_exit_code(call, call_json, folder, tmp_path):
+    run = folder / "run"
+    same = call_json("compare", run, run)
+    assert same["exit_code"] == 0
+    code, out, err = call("compare", run, run)
+    assert (code, err) == (0, "")
+    assert "equal" in out
+    # Other plans are a change; one trial, of another seed, has no interval.
+    other = tmp_path / "other.toml"
+    other.write_text(SUITE.replace("batch_size = 16 }", "batch_size = 8 }"))
+    assert call("run", other, "--out", tmp_path / "other")[0] == 0
+    assert call("compare", run, tmp_path / "other")[0] == 1
+    other.write_text(SUITE.replace("threads", "first_seed = 7\nthreads"))
+    assert call("run", other, "--seeds", 1, "--out", tmp_path / "one")[0] == 0
+    code, out, err = call("compare", run, tmp_path / "one", "--json")
+    assert (code, err) == (3, "")
+    assert json.loads(out)["exit_code"] == 3
+
+
+def test_list_names_what_there_is(call, call_json):
+    found = call_json("list")
+    assert "quick" in found["suites"]
+    assert set(found["schedules"]) == set(names())
+    assert set(found["workloads"]) == {"digits", "fashion_mnist", "cifar10"}
+    code, out, err = call("list")
+    assert (code, err) == (0, "")
+    for name in (*found["suites"], *found["schedules"], *found["workloads"]):
+        assert f"  {name}" in out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_how(call, command):
+    code, out, err = call(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"\n  batchramp {command} " in out
+    assert "--json" in out
+
+
+def test_help_of_the_whole_command(call):
+    code, out, err = call("--help")
+    assert (code, err) == (0, "")
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+    assert "batchramp run " in out
+    assert call("--version") == (0, f"batchramp, version {batchramp.__version__}\n", "")
+    code, out, err = call()
+    assert (code, out) == (2, "")
+    assert "Commands:" in err
+
+
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+from batchramp.cli import main
+import batchramp
+told = {}
+for line in sys.stdin.read().splitlines():
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(line.split("|"))
+    told[line] = code, out.getvalue(), err.getvalue()
+try:
+    batchramp.run()
+except ModuleNotFoundError as error:
+    told["run()"] = 0, str(error), ""
+print(json.dumps(told))
+"""
+
+
+def test_what_works_without_torch(folder):
+    run, page = folder / "run", folder / "page.html"
+    working = ["plan|umeda-constant", "list", f"report|{run}|--html|{page}"]
+    working += [f"compare|{run}|{run}", f"report|{run}|--json", "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH],
+        input="\n".join([*working, "run", "run|quick|--dry-run"]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    for line in working:
+        code, out, _ = told[line]
+        assert code == 0
+        assert out
+    for line in ("run", "run|quick|--dry-run"):
+        assert told[line] == [
+            2,
+            "",
+            "batchramp: run trains with torch: pip install 'batchramp[torch]'\n",
+        ]
+    assert "pip install 'batchramp[torch]'" in told["run()"][1]
