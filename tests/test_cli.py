@@ -356,3 +356,14 @@ def test_what_works_without_torch(folder):
             "batchramp: run trains with torch: pip install 'batchramp[torch]'\n",
         ]
     assert "pip install 'batchramp[torch]'" in told["run()"][1]
+
+
+def test_a_users_schedule_that_raises_is_one_line(call, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from batchramp.schedules import make\ndef broken(**_):\n    return 1 / 0\n"
+    )
+    code, out, err = call("plan", f"{own}:broken")
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "broken: ZeroDivisionError: division by zero" in err

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchramp.names import suggest
+from batchramp.names import errors_named, suggest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -182,7 +183,8 @@ def _print_dry_run(race: Any, *, as_json: bool) -> int:
     for column in ("panel", "schedule", "updates", "trials"):
         table.add_column(column, justify="left" if column == "schedule" else "right")
     for entry in entries:
-        values = ("adaptive" if v is None else str(v) for v in entry.values())
+        shown = {**entry, "panel": entry["panel"] + 1}  # as people count
+        values = ("adaptive" if v is None else str(v) for v in shown.values())
         table.add_row(*map(Text, values))
     _console().print(table)
     return 0
@@ -225,15 +227,16 @@ def plan(
     from batchramp import schedules
     from batchramp.benchmark.plan_view import render_plan
 
-    # Made first, so that a parameter may not be taken for an argument of `plan`.
-    chosen = (
-        schedules.load(schedule, None, **parameters)
-        if ":" in schedule
-        else schedules.make(schedule, **parameters)
-    )
-    laid = schedules.plan(
-        chosen, num_samples=num_samples, epochs=epochs, boundary=boundary
-    )
+    own = ":" in schedule
+    with errors_named(schedule) if own else nullcontext():
+        # Made first: a parameter may not be taken for an argument of `plan`.
+        make = schedules.load if own else schedules.make
+        laid = schedules.plan(
+            make(schedule, **parameters),
+            num_samples=num_samples,
+            epochs=epochs,
+            boundary=boundary,
+        )
     if as_json:
         click.echo(json.dumps(laid.to_dict(), indent=2))
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -45,6 +46,22 @@ def _execute(path: Path, source: bytes) -> ModuleType:
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ValueError(message) from error
     return module
+
+
+@contextmanager
+def errors_named(place: str) -> Iterator[None]:
+    """Say where an error comes from; a user's own code may raise any.
+
+    Raises:
+        ValueError: Whatever was raised, behind `place`.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    except Exception as error:
+        message = f"{place}: {type(error).__name__}: {error}"
+        raise ValueError(message) from error
 
 
 def user_file(name: str, group: str, relative_to: Path | None = None) -> Path | None:

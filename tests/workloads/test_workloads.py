@@ -203,3 +203,15 @@ def test_splits_must_match_and_digests_see_every_byte():
     other = Data(Split(ones, zeros), Split(changed, zeros))
     assert whole.digest() != other.digest()
     assert whole.digest() == Data(Split(ones, zeros), Split(ones, zeros)).digest()
+
+
+def test_labels_that_do_not_match_their_images_are_named(tmp_path):
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        images = folder / f"{part}-images-idx3-ubyte.gz"
+        images.write_bytes(gzip.compress(idx(np.zeros((4, 28, 28)))))
+        labels = folder / f"{part}-labels-idx1-ubyte.gz"
+        labels.write_bytes(gzip.compress(idx(np.zeros(3))))
+    with pytest.raises(ValueError, match=r"train-labels\S* is damaged: .*got 4 and 3"):
+        find_workload("fashion_mnist").load(tmp_path, 0)

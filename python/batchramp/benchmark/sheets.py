@@ -226,9 +226,10 @@ def _race_caption(rows: list[Row], control: list[Row]) -> list[str]:
 def _control_text(row: Row) -> str:
     """The A/A control of updates as a sentence."""
     interval = bounds(row["low"], row["high"])
-    told = f"{number(row['ratio'])}x {interval}".rstrip()
-    if row["ratio"] is None or not interval:
-        told = f"{told} ({row['note']})"
+    if row["ratio"] is None:
+        told = row["note"]
+    else:
+        told = f"{number(row['ratio'])}x {interval or '(' + row['note'] + ')'}"
     text = (
         f"A/A: {row['baseline']}, {row['first']} of its seeds against the other "
         f"{row['second']}, updates: {told}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +23,7 @@ from batchramp.benchmark.suite import (
     panel_targets,
     resolved_measures,
 )
-from batchramp.names import user_file
+from batchramp.names import errors_named, user_file
 from batchramp.schedules import Schedule
 from batchramp.training.step import IMPLEMENTATION
 from batchramp.training.trial import Trial
@@ -90,7 +88,7 @@ class ResolvedSuite:
 
     def data(self, seed: int) -> Data:
         """Load the workload's data for one seed."""
-        with _named(f"data of workload {self.workload.name!r}"):
+        with errors_named(f"data of workload {self.workload.name!r}"):
             data = self.workload.load(self._data_dir, derive_key(seed, "split"))
         if not isinstance(data, Data):
             raise ValueError(
@@ -145,13 +143,13 @@ class ResolvedSuite:
         return _hash(sorted(json.dumps(entry, sort_keys=True) for entry in entries))
 
     def _make_schedule(self, entry: Entry) -> Schedule:
-        with _named(f"entry {entry.label!r}"):
+        with errors_named(f"entry {entry.label!r}"):
             if ":" in entry.schedule:
                 return schedules.load(entry.schedule, self._folder, **entry.set)
             return schedules.make(entry.schedule, **entry.set)
 
     def _plan(self, label: str, schedule: Schedule) -> schedules.Plan | None:
-        with _named(f"entry {label!r}"):
+        with errors_named(f"entry {label!r}"):
             if schedule.evidence:
                 schedule.init(
                     schedules.Horizon.of(
@@ -239,18 +237,6 @@ class ResolvedSuite:
             user_file(entry.schedule, schedules.ENTRY_POINTS, self._folder),
         )
         return [hashlib.sha256(f.read_bytes()).hexdigest() for f in files if f]
-
-
-@contextmanager
-def _named(place: str) -> Iterator[None]:
-    """Say where an error comes from; a user's own code may raise any."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
-    except Exception as error:
-        message = f"{place}: {type(error).__name__}: {error}"
-        raise ValueError(message) from error
 
 
 def missing_baselines(

@@ -67,7 +67,8 @@ class Horizon:
             ValueError: If an argument is out of its range or leaves no sample.
         """
         if isinstance(num_samples, str):
-            num_samples = float(exact_decimal("num_samples", num_samples))
+            exact = exact_decimal("num_samples", num_samples)
+            num_samples = exact.numerator if exact.denominator == 1 else float(exact)
         num_samples = whole_number("num_samples", num_samples)
         passes = exact_decimal("epochs", epochs)
         budget = round(passes * num_samples)
