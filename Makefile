@@ -49,10 +49,10 @@ $(BIN)/python: | toolchain
 
 $(VENV)/.installed: $(EXTENSION_SOURCES) | $(BIN)/python
 	@echo "Building the extension and installing torch (some minutes the first time) ..."
-	$(INSTALL) --editable '.[torch,pytest]'
+	@$(INSTALL) --editable '.[torch,pytest]'
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
 	@echo "Installing the development tools ..."
-	$(INSTALL) --group dev
+	@$(INSTALL) --group dev
 	@touch $@

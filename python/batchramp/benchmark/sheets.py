@@ -273,7 +273,8 @@ def _reached(row: Row) -> Cell:
         return Cell("no trial", f"{row['missing']} missing")
     remarks = []
     if math.isfinite(row["epoch"]):
-        remarks.append(f"epoch {number(row['epoch'])}")
+        samples = f"{count(row['samples'])} samples"
+        remarks += [f"epoch {number(row['epoch'])}", samples]
     if row["missing"]:
         remarks.append(f"{row['missing']} missing")
     return Cell(f"{row['reached']} of {row['trials']}", ", ".join(remarks))
