@@ -1,12 +1,8 @@
 """Per-coordinate variance: ours beside torch's, in turn, in one process."""
 
-import statistics
-import time
-
 import pytest
 import torch
 
-from batchramp import _rust
 from batchramp.gradient_variance import GradientVariance
 
 ROUNDS = 7
@@ -15,29 +11,13 @@ GRADIENTS = 32
 SHAPES = ((512, 512, 3, 3), (512, 256, 3, 3), (1000, 512))
 
 
-def seconds(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def medians(functions, rounds):
-    """Median seconds of each, taken in turn so that a slow spell meets them all."""
-    times = [[seconds(function) for function in functions] for _ in range(rounds)]
-    return [statistics.median(column) for column in zip(*times, strict=True)]
-
-
-def prepare(benchmark):
-    """Number of coordinates and of rounds; one thread, as ours has no more."""
-    if benchmark.enabled and _rust.BUILD_PROFILE != "release":
-        pytest.fail("benchmarks need a release build")
-    benchmark.extra_info["build"] = _rust.BUILD_PROFILE
+def coordinates(benchmark):
     torch.manual_seed(0)
-    return (4_000_000, ROUNDS) if benchmark.enabled else (10_000, 1)
+    return 4_000_000 if benchmark.enabled else 10_000
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread():  # as ours has no more
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -60,30 +40,29 @@ class ForeachWelford:
         torch._foreach_addcmul_(self.squares, before, after)
 
 
-def test_stacked(benchmark, capsys):
-    length, rounds = prepare(benchmark)
+def test_stacked(benchmark, in_turn, say):
+    length = coordinates(benchmark)
     rows = torch.randn(GRADIENTS, length)
-    ours, theirs, floor = (
+    functions = (
         lambda: GradientVariance.from_stacked(rows).variance(),
         lambda: torch.var_mean(rows, 0),
         rows.sum,
     )
+    ours, theirs = functions[:2]
     assert torch.allclose(ours(), theirs()[0], rtol=1e-4)
-    benchmark.pedantic(ours, rounds=rounds)
-    ours_s, theirs_s, floor_s = medians([ours, theirs, floor], min(rounds, 3))
-    if not benchmark.enabled:
-        return
-    with capsys.disabled():
-        print(
-            f"\nstacked {GRADIENTS} x {length}: ours {ours_s * 1e3:.1f} ms, "
-            f"torch.var_mean {theirs_s * 1e3:.1f} ms ({theirs_s / ours_s:.1f}x), floor "
-            f"(one read, X.sum()) {floor_s * 1e3:.1f} ms ({ours_s / floor_s:.1f}x)"
-        )
+    benchmark.pedantic(ours, rounds=ROUNDS)
+    turns = in_turn(functions, 3)
+    ours_ms, theirs_ms, floor_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    say(
+        f"stacked {GRADIENTS} x {length}: ours {ours_ms:.1f} ms, torch.var_mean "
+        f"{theirs_ms:.1f} ms ({turns.ratio(1, 0):.1f}x), floor (one read, X.sum()) "
+        f"{floor_ms:.1f} ms ({turns.ratio(0, 2):.1f}x)"
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_streaming(benchmark, dtype, capsys):
-    length, rounds = prepare(benchmark)
+def test_streaming(benchmark, dtype, in_turn, say):
+    length = coordinates(benchmark)
     shapes = SHAPES if benchmark.enabled else ((length,), (3, 7))
     gradients = [torch.randn(shape) for shape in shapes]
     count = sum(part.numel() for part in gradients)
@@ -99,14 +78,12 @@ def test_streaming(benchmark, dtype, capsys):
         lambda: theirs.update(gradients),
         lambda: one.add_(two),
     ]
-    benchmark.pedantic(functions[0], rounds=rounds)
-    ours_s, theirs_s, add_s = medians(functions, 5 * rounds)
-    floor_s = add_s * moved / (1.5 * held)
-    if not benchmark.enabled:
-        return
-    with capsys.disabled():
-        print(
-            f"\nstreaming {count} in {dtype}: ours {ours_s * 1e3:.2f} ms, foreach in "
-            f"float32 {theirs_s * 1e3:.2f} ms ({theirs_s / ours_s:.1f}x), floor (bytes "
-            f"at the speed of add_) {floor_s * 1e3:.2f} ms ({ours_s / floor_s:.1f}x)"
-        )
+    benchmark.pedantic(functions[0], rounds=ROUNDS)
+    turns = in_turn(functions, 5 * ROUNDS)
+    ours_ms, theirs_ms, add_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    share = moved / (1.5 * held)
+    say(
+        f"streaming {count} in {dtype}: ours {ours_ms:.2f} ms, foreach in float32 "
+        f"{theirs_ms:.2f} ms ({turns.ratio(1, 0):.1f}x), floor (bytes at the speed of "
+        f"add_) {add_ms * share:.2f} ms ({turns.ratio(0, 2) / share:.1f}x)"
+    )

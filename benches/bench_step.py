@@ -73,20 +73,20 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("batch_size", [8, 32])
-def test_a_digits_update_beside_a_bare_loops(benchmark, batch_size):
-    def pair() -> tuple[float, float]:
-        return tuple(
+def test_a_digits_update_beside_a_bare_loops(benchmark, batch_size, say):
+    def pair():
+        return [
             seconds / updates * 1e6
             for seconds, updates in (loop(batch_size, 4) for loop in (bare, ours))
-        )
+        ]
 
     pair()  # the first imports and allocates
     rounds = [pair() for _ in range(11 if benchmark.enabled else 1)]
     theirs, mine = (statistics.median(side) for side in zip(*rounds, strict=True))
     ratio = statistics.median(b / a for a, b in rounds)
     benchmark.extra_info.update(bare_us=theirs, ours_us=mine, ratio=ratio)
-    print(
-        f"\ndigits, B = {batch_size}: ours {mine:.0f} us an update, bare loop "
+    say(
+        f"digits, B = {batch_size}: ours {mine:.0f} us an update, bare loop "
         f"{theirs:.0f} us; median of ratios {ratio:.3f}"
     )
     benchmark.pedantic(ours, args=(batch_size, 4), rounds=3)

@@ -129,7 +129,8 @@ class Race:
         return outcomes
 
     def _num_threads(self) -> int:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
         return self.suite.threads or max(1, cores // self.jobs)
 
     def _in_turn(
