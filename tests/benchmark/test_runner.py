@@ -9,7 +9,7 @@ import batchramp
 from batchramp.benchmark.results import Results, read_results
 from batchramp.benchmark.runner import Monitor, make_race
 from batchramp.benchmark.suite import parse_suite
-from batchramp.benchmark.tables import passages, race_table
+from batchramp.benchmark.tables import budget_table, passages, race_table
 
 SUITE = """\
 name = "tiny"
@@ -199,6 +199,7 @@ def broken(outputs):
 plain = Workload(name="mine", load=load, model=WORKLOAD.model)
 diverging = after_a_while(30, lambda outputs: outputs[:, 0] * math.nan)
 failing = after_a_while(30, broken)
+unbuilt = Workload(name="mine", load=load, model=broken)
 
 class Halving(Schedule):
     name = "halving"
@@ -282,6 +283,14 @@ def test_a_trial_that_fails_keeps_its_rows_and_its_error(own, tmp_path):
     for metadata in results.metadata.values():
         assert metadata["error"] == "RuntimeError: a wire\ncame off"
     assert passages(results).is_empty()
+
+
+def test_a_trial_that_fails_before_its_first_look_is_counted(own, tmp_path):
+    results = batchramp.run(own("mine/own.py:unbuilt"), out=tmp_path / "out")
+    assert results.rows["status"].to_list() == ["failed", "failed"]
+    assert results.rows["position"].is_null().all()
+    budget = budget_table(results)
+    assert budget["failed"].to_list() == [2]
 
 
 def test_what_cannot_be_asked_of_a_run(tmp_path):

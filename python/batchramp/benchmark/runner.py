@@ -191,7 +191,8 @@ class Race:
             "environment": describe_environment(self.device),
         }
         rows = [{**own, **asdict(row)} for row in record.rows]
-        write_trial(self.out, trial.id, rows, metadata)
+        # A trial that failed before its first look is a row too: counted, not overlooked.
+        write_trial(self.out, trial.id, rows or [own], metadata)
         return Outcome(trial.label, trial.seed, record.status, record.error)
 
 
