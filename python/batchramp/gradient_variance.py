@@ -102,6 +102,8 @@ class GradientVariance:
         Raises:
             ValueError: If batch size, precision or number of coordinates differ.
         """
+        if not isinstance(other, GradientVariance):
+            raise ValueError(f"other must be a GradientVariance, got {other!r}")
         if (other._batch_size, other._dtype) != (self._batch_size, self._dtype):
             raise ValueError(
                 f"other must have batch_size={self._batch_size} and dtype="

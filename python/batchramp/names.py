@@ -58,7 +58,9 @@ def errors_named(place: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+        told = str(error)
+        message = told if told.startswith(place) else f"{place}: {told}"
+        raise ValueError(message) from error
     except Exception as error:
         message = f"{place}: {type(error).__name__}: {error}"
         raise ValueError(message) from error

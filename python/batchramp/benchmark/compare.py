@@ -32,7 +32,7 @@ class ComparisonRow:
     schedule: str
     quantity: Quantity
     """`planned_updates` of the plan; `updates` and `train_seconds` to a target;
-    `total_train_seconds` of the finished trials."""
+    `total_train_seconds` of a whole trial, `inf` where it diverged."""
     target: str | None
     """The target, where the quantity has one."""
     base: float | None
@@ -96,8 +96,8 @@ def compare(base: Results, new: Results, margin: float = 0.1) -> Comparison:
 
     Returns:
         Per schedule of both runs: planned updates; updates and seconds to each target
-        of both; total train seconds of the finished trials. Ratios are of geometric
-        means where every trial got there, else of medians, misses being infinite.
+        of both; total train seconds, a diverged trial's being infinite. Ratios are of
+        geometric means where every trial got there, else of medians.
 
     Raises:
         ValueError: `margin` is out of range, the runs are of different workloads, or
@@ -139,7 +139,7 @@ class _Run:
     failed: int
     diverged: int
     seconds: dict[int, float]
-    """Total train seconds of each finished trial, by seed."""
+    """Total train seconds of each finished trial, by seed; `inf` for a diverged one."""
 
     @staticmethod
     def of(results: Results, label: str) -> _Run:
@@ -153,7 +153,8 @@ class _Run:
             ids=frozenset(ends["trial"]),
             failed=ends.filter(status="failed").height,
             diverged=ends.filter(status="diverged").height,
-            seconds=_by_seed(ends.filter(status="finished"), "train_seconds"),
+            seconds=_by_seed(ends.filter(status="finished"), "train_seconds")
+            | dict.fromkeys(ends.filter(status="diverged")["seed"], math.inf),
         )
 
 
@@ -286,6 +287,8 @@ def _by_ratio(question: _Question) -> ComparisonRow:
     if all(map(math.isinf, (*base, *new))):
         return question.row("not reached", note="not reached in either run")
     ratio = _ratio(question)
+    if ratio.low is None and question.paired and question.base == question.new:
+        return question.row("equal")
     centers = None
     if ratio.method != "medians":
         centers = (_geometric_mean(base), _geometric_mean(new))

@@ -155,17 +155,20 @@ def read_results(folder: str | Path) -> Results:
     """
     folder = Path(folder)
     suite = read_suite(folder)
-    entries = _entries(suite)
+    try:
+        entries = _entries(suite)
+        trials = [(trial["id"], trial["label"]) for trial in suite["trial"]]
+    except (KeyError, TypeError) as error:
+        path = folder / "suite.toml"
+        raise ValueError(f"{path} is damaged: it lacks {error}") from error
     frames, metadata = [], {}
-    for trial in suite["trial"]:
-        path = trial_file(folder, trial["id"])
+    for trial_id, label in trials:
+        path = trial_file(folder, trial_id)
         if not path.is_file():
             continue
-        frame, metadata[trial["id"]] = _read_trial(path)
+        frame, metadata[trial_id] = _read_trial(path)
         frames.append(
-            frame.with_columns(
-                trial=pl.lit(trial["id"]), schedule=pl.lit(trial["label"])
-            )
+            frame.with_columns(trial=pl.lit(trial_id), schedule=pl.lit(label))
         )
     empty = pl.DataFrame(schema={**COLUMNS, "trial": pl.String, "schedule": pl.String})
     rows = pl.concat([empty, *frames], how="vertical")

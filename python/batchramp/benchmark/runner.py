@@ -25,7 +25,13 @@ from batchramp.benchmark.results import (
     write_suite,
     write_trial,
 )
-from batchramp.benchmark.suite import Suite, check_suite, load_suite, with_seeds
+from batchramp.benchmark.suite import (
+    MAX_THREADS,
+    Suite,
+    check_suite,
+    load_suite,
+    with_seeds,
+)
 from batchramp.benchmark.trials import PlannedTrial, ResolvedSuite
 from batchramp.names import suggest
 from batchramp.training.loop import run_trial
@@ -223,8 +229,10 @@ def make_race(
         check_suite(suite)
     else:
         suite, source = load_suite(suite)
-    if jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not 1 <= jobs <= MAX_THREADS:
+        raise ValueError(
+            f"jobs must be at least 1 and at most {MAX_THREADS}, got {jobs}"
+        )
     data_dir = None if data is None else Path(data)
     if data_dir is not None and not data_dir.is_dir():
         raise ValueError(f"data directory {data_dir} must exist, and does not")

@@ -15,7 +15,7 @@ from batchramp.benchmark.tables import passages
 from batchramp.names import suggest
 
 PANEL_OPTIONS = ("nesterov", "weight_decay")
-SUITE_OPTIONS = ("boundary", "cadence", "micro_batch", "threads")
+SUITE_OPTIONS = ("boundary", "cadence", "measures", "micro_batch", "threads")
 RACE_OPTIONS = ("data", "device")
 
 

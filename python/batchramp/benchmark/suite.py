@@ -23,6 +23,9 @@ from batchramp.schedules.parameters import exact_decimal, whole_number
 
 MEASURES = ("full_train_loss", "gradient_norm")
 
+MAX_THREADS = 1024
+"""Beyond some number of threads torch ends the process."""
+
 Number = int | float | str
 
 
@@ -98,9 +101,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         first_seed: The first of them; the others follow.
         search_score: What the entries' searches scored by, in words.
         boundary: What happens to a batch at a pass's end.
-        measures: Epochs between measurements of the full training loss and of the full
-            gradient norm. What a target names and this does not is measured at every
-            look; both are measured at the end of every trial.
+        measures: Epochs between measurements of `full_train_loss` (every look, unless
+            set) and of `gradient_norm` (the end, unless set). Both are always measured
+            at the end; set to `epochs` or more, only there.
         micro_batch: The most samples of one forward and backward pass.
         threads: torch's CPU threads; the machine's cores unless set.
     """
@@ -197,23 +200,37 @@ def exact(name: str, value: Number) -> Fraction:
     return number
 
 
-def resolved_measures(
-    suite: Suite, of_workload: tuple[str, ...]
-) -> dict[str, Fraction]:
-    """Return the epochs between measurements: those set, and those that targets need.
+def resolved_measures(suite: Suite) -> dict[str, Fraction]:
+    """Return the epochs between measurements; targets have no part in it.
+
+    So a suite that differs in its targets alone needs no new run.
+    """
+    measures = {"full_train_loss": exact("cadence", suite.cadence)}
+    return measures | {
+        name: exact(f"measures.{name}", value) for name, value in suite.measures.items()
+    }
+
+
+def check_targets(suite: Suite, of_workload: tuple[str, ...]) -> None:
+    """Refuse a target on a measure that is not taken often enough to confirm it.
 
     Args:
         suite: What was asked.
         of_workload: The workload's own targets, for panels that name none.
+
+    Raises:
+        ValueError: A target's measure is taken at the end only.
     """
-    measures = {
-        name: exact(f"measures.{name}", value) for name, value in suite.measures.items()
-    }
+    measures, epochs = resolved_measures(suite), exact("epochs", suite.epochs)
     for panel in suite.panels:
         for target in panel_targets(panel, of_workload):
-            if target.column in MEASURES:
-                measures.setdefault(target.column, exact("cadence", suite.cadence))
-    return measures
+            column = target.column
+            if column in MEASURES and measures.get(column, epochs) >= epochs:
+                raise ValueError(
+                    f"target {target.text!r} needs its measure before the end: set "
+                    f"measures.{column} to epochs below {suite.epochs}, got "
+                    f"{suite.measures.get(column, 'none')}"
+                )
 
 
 def _check_keys(table: dict[str, Any]) -> None:
@@ -255,7 +272,7 @@ def _explain(error: msgspec.ValidationError, table: dict[str, Any]) -> str:
 
 def check_suite(suite: Suite) -> None:
     """Check every rule of a suite that needs no data; see `make_suite`."""
-    if Path(suite.name).name != suite.name or not suite.name:
+    if Path(suite.name).name != suite.name or suite.name in ("", ".."):
         raise ValueError(f"name must be that of one folder, got {suite.name!r}")
     exact("epochs", suite.epochs)
     exact("cadence", suite.cadence)
@@ -266,6 +283,13 @@ def check_suite(suite: Suite) -> None:
     ):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
+    if suite.threads is not None and suite.threads > MAX_THREADS:
+        raise ValueError(f"threads must be at most {MAX_THREADS}, got {suite.threads}")
+    if exact("cadence", suite.cadence) >= exact("epochs", suite.epochs):
+        raise ValueError(
+            f"cadence must be below epochs ({suite.epochs}), so that a second look can "
+            f"confirm a target, got {suite.cadence}"
+        )
     if not 0 <= suite.first_seed <= 2**63 - suite.seeds:
         raise ValueError(
             "first_seed must be at least 0, and the last seed below 2**63, got "
@@ -280,11 +304,14 @@ def check_suite(suite: Suite) -> None:
     if not labels:
         raise ValueError("a suite must have at least one [[panel]] with an entry")
     for label in labels:
+        if not label.strip():
+            raise ValueError(f"label must have a letter or digit, got {label!r}")
         if labels.count(label) > 1:
             raise ValueError(f"label must be unique in the suite, got {label!r} twice")
     for panel in suite.panels:
         _check_panel(panel)
-    resolved_measures(suite, ())
+    resolved_measures(suite)
+    check_targets(suite, ())
 
 
 def _check_panel(panel: Panel) -> None:

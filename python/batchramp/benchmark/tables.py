@@ -117,7 +117,11 @@ def race_table(results: Results) -> pl.DataFrame:
                 "seeds": entry["seeds"],
                 **_race_medians(mine, entry["seeds"]),
                 **_contrast(mine, {} if label == baseline else other),
-                **_admissibility(entry, other),
+                **_admissibility(
+                    entry,
+                    other,
+                    _first_seen_change(results.rows.filter(schedule=label)),
+                ),
             }
             if not row["trials"] and label in ran:
                 row["verdict_note"] = NOT_MEASURED
@@ -214,7 +218,12 @@ def _parsed(texts: Iterable[str]) -> list[Target]:
 
 
 def _is_measured(target: Target, rows: pl.DataFrame) -> bool:
-    """Whether some trial measured the target's column often enough to confirm it."""
+    """Whether some trial measured the target's column often enough to confirm it.
+
+    Where every trial diverged too soon for that, all are misses.
+    """
+    if rows.filter(status="finished").is_empty():
+        return True
     looks = _looks(target, rows).group_by(_TRIAL).len()
     return not looks.filter(pl.col("len") >= 2).is_empty()
 
@@ -335,11 +344,30 @@ def _contrast(
     return row
 
 
+def _first_seen_change(rows: pl.DataFrame) -> float | None:
+    """Position of the look at which an adaptive schedule's size was first another.
+
+    The median over the trials that show one; None where none does, as where the size
+    changed before the first look alone.
+    """
+    sizes = rows.filter(pl.col("batch_size").is_not_null()).sort("position")
+    changes = sizes.group_by("trial").agg(
+        pl.col("position")
+        .filter(pl.col("batch_size") != pl.col("batch_size").first())
+        .first()
+    )
+    return statistics.median(changes["position"].drop_nulls().to_list())
+
+
 def _admissibility(
-    entry: dict[str, Any], baseline: dict[str, list[float]]
+    entry: dict[str, Any],
+    baseline: dict[str, list[float]],
+    changed: float | None,
 ) -> dict[str, Any]:
     positions = baseline.get("position", [])
     change = entry["first_change"]
+    if entry["planned_updates"] is None:
+        change = changed
     own_baseline = entry["schedule"] == entry["baseline"]
     if own_baseline or change is None or not positions:
         return {"after_first_change": None, "verdict_note": ""}
@@ -436,7 +464,8 @@ def _metrics(ends: pl.DataFrame) -> list[float]:
 def _final_values(ends: pl.DataFrame, column: str) -> list[float]:
     """Last measured values, `inf` for a diverged trial; empty if not measured."""
     counted = ends.filter(pl.col("status") != "failed")
-    if counted.filter(pl.col("status") == "finished")[column].drop_nulls().is_empty():
+    finished = counted.filter(status="finished")
+    if not finished.is_empty() and finished[column].drop_nulls().is_empty():
         return []
     worst = (pl.col("status") == "diverged") | pl.col(column).is_nan()
     return (

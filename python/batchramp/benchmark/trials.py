@@ -19,6 +19,7 @@ from batchramp.benchmark.suite import (
     Entry,
     Panel,
     Suite,
+    check_targets,
     exact,
     panel_targets,
     resolved_measures,
@@ -80,7 +81,8 @@ class ResolvedSuite:
             entry.label: self._make_schedule(entry) for _, entry in suite.entries()
         }
         self.num_samples = len(self.data(suite.first_seed).train)
-        self._measures = resolved_measures(suite, self.workload.targets)
+        check_targets(suite, self.workload.targets)
+        self._measures = resolved_measures(suite)
         self.plans = {
             label: self._plan(label, schedule)
             for label, schedule in self._schedules.items()
@@ -122,6 +124,7 @@ class ResolvedSuite:
             written["missing_baselines"] = missing_baselines(
                 [self._schedules[label] for label in labels],
                 [self.plans[label] for label in labels],
+                [entry.search is not None for entry in panel.entries],
             )
             for entry, written_entry in zip(
                 panel.entries, written["entry"], strict=True
@@ -240,13 +243,14 @@ class ResolvedSuite:
 
 
 def missing_baselines(
-    made: list[Schedule], plans: list[schedules.Plan | None]
+    made: list[Schedule], plans: list[schedules.Plan | None], tuned: list[bool]
 ) -> list[str]:
     """Say which of the two baselines of an honest comparison a panel lacks.
 
     Args:
         made: A panel's schedules.
         plans: Their plans; None for an adaptive one, whose `lr` counts as its rate.
+        tuned: Whether each has a tuning search.
     """
     rates = [
         {rate for stage in plan.stages for rate in (stage.lr, stage.lr_end)}
@@ -262,15 +266,19 @@ def missing_baselines(
             f"this panel has no constant batch at its largest rate, {largest:g}, so "
             "part of a difference may be the rate's"
         )
-    if not any(
-        flat
+    cosines = [
+        searched
+        for flat, schedule, searched in zip(held, made, tuned, strict=True)
+        if flat
         and (
             schedule.name == "constant-cosine"
             or schedule.parameters().get("decay") == "cosine"
         )
-        for flat, schedule in zip(held, made, strict=True)
-    ):
+    ]
+    if not cosines:
         missing.append("this panel has no constant batch with a cosine")
+    elif not any(cosines):
+        missing.append("this panel's constant batch with a cosine was not tuned")
     return missing
 
 

@@ -132,6 +132,11 @@ def choose_boundary(
     if drop_last:
         wishes.append("drop")
     if plan is not None:
+        if not hasattr(plan, "runs") or not hasattr(plan, "horizon"):
+            raise ValueError(
+                "schedule must be a Plan (see batchramp.plan) or a function of the "
+                f"position, got {plan!r}"
+            )
         wishes.append(plan.horizon.boundary)
     if len(set(wishes)) > 1:
         theirs = "" if plan is None else f", a plan with boundary={wishes[-1]!r}"

@@ -115,6 +115,7 @@ class _Race:
         with torch.random.fork_rng():
             torch.manual_seed(derive_key(trial.seed, "model"))
             self._model = trial.workload.model().to(device).train()
+        _check_model(self._model, trial.workload.name)
         self._step = Step(
             self._model,
             trial.workload,
@@ -258,6 +259,16 @@ class _Race:
                 f"schedule {self._trial.schedule.name} made {cursor.update} updates "
                 f"where its plan has {self._plan.updates}: its batch size may change "
                 "only at the positions that its events() declare"
+            )
+
+
+def _check_model(model: torch.nn.Module, workload: str) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            raise ValueError(
+                f"the model of workload {workload} must have no batch norm, whose "
+                "statistics would follow the batch size that is compared, got "
+                f"{type(module).__name__} at {name or 'the top'}: use group norm"
             )
 
 
