@@ -117,11 +117,7 @@ def race_table(results: Results) -> pl.DataFrame:
                 "seeds": entry["seeds"],
                 **_race_medians(mine, entry["seeds"]),
                 **_contrast(mine, {} if label == baseline else other),
-                **_admissibility(
-                    entry,
-                    other,
-                    _first_seen_change(results.rows.filter(schedule=label)),
-                ),
+                **_admissibility(entry, other, _first_change(results, entry)),
             }
             if not row["trials"] and label in ran:
                 row["verdict_note"] = NOT_MEASURED
@@ -344,30 +340,36 @@ def _contrast(
     return row
 
 
-def _first_seen_change(rows: pl.DataFrame) -> float | None:
-    """Position of the look at which an adaptive schedule's size was first another.
+def _first_change(results: Results, entry: dict[str, Any]) -> float | None:
+    """Position from which a schedule differs from a constant one; None: it never does.
 
-    The median over the trials that show one; None where none does, as where the size
-    changed before the first look alone.
+    Of a plan, it is known. Of an adaptive schedule it is the look at which the size was
+    first another than its parameters begin with: the median over the trials that show
+    one.
     """
-    sizes = rows.filter(pl.col("batch_size").is_not_null()).sort("position")
-    changes = sizes.group_by("trial").agg(
-        pl.col("position")
-        .filter(pl.col("batch_size") != pl.col("batch_size").first())
-        .first()
+    if entry["planned_updates"] is not None:
+        planned: int | None = entry["first_change"]
+        return planned
+    written = results.suite["panel"][entry["panel"]]["entry"]
+    parameters = next(e for e in written if e["label"] == entry["schedule"])[
+        "parameters"
+    ]
+    initial = parameters.get("batch_size")
+    rows = results.rows.filter(schedule=entry["schedule"]).sort("position")
+    changes = (
+        rows.filter(pl.col("batch_size") != initial).group_by("trial").first()
+        if initial is not None
+        else rows.clear()
     )
-    return statistics.median(changes["position"].drop_nulls().to_list())
+    return statistics.median(changes["position"].to_list())
 
 
 def _admissibility(
     entry: dict[str, Any],
     baseline: dict[str, list[float]],
-    changed: float | None,
+    change: float | None,
 ) -> dict[str, Any]:
     positions = baseline.get("position", [])
-    change = entry["first_change"]
-    if entry["planned_updates"] is None:
-        change = changed
     own_baseline = entry["schedule"] == entry["baseline"]
     if own_baseline or change is None or not positions:
         return {"after_first_change": None, "verdict_note": ""}
