@@ -24,10 +24,10 @@ from typing import Any
 import polars as pl
 import tomli_w
 
+from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results, read_results
 from batchramp.benchmark.runner import Monitor, make_race
 from batchramp.benchmark.suite import Entry, Panel, Search, Suite
-from batchramp.benchmark.tables import passages
 
 ROOT = Path(__file__).parent.parent
 SUITE_FILE = ROOT / "python/batchramp/benchmark/suites/quick.toml"

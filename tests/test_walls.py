@@ -34,7 +34,7 @@ BELOW = {
     "cli": VALUES | {"training", "benchmark"},
 }
 
-FRAMES_ONLY = ("results", "statistics", "tables", "targets")
+FRAMES_ONLY = ("passages", "results", "statistics", "tables", "targets")
 
 
 def imports(path):

@@ -6,10 +6,11 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchramp
+from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results, read_results
 from batchramp.benchmark.runner import Monitor, make_race
 from batchramp.benchmark.suite import parse_suite
-from batchramp.benchmark.tables import budget_table, passages, race_table
+from batchramp.benchmark.tables import budget_table, race_table
 
 SUITE = """\
 name = "tiny"

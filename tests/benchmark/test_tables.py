@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from batchramp.benchmark import tables
+from batchramp.benchmark.passages import AXES, passages
 
 INF = math.inf
 NAN = math.nan
@@ -18,7 +19,7 @@ def only(frame):
 
 def test_a_passage_is_the_first_of_two_consecutive_looks(run_of):
     lucky = {"metric": [0.1, 0.95, 0.2, 0.91, 0.9, 0.1, 0.1]}
-    row = only(tables.passages(run_of({"a": {"trials": [lucky]}})))
+    row = only(passages(run_of({"a": {"trials": [lucky]}})))
     assert row["reached"]
     assert (row["updates"], row["samples"], row["position"]) == (30, 300, 300)
     assert (row["epoch"], row["train_seconds"], row["total_seconds"]) == (3, 15, 21)
@@ -27,9 +28,9 @@ def test_a_passage_is_the_first_of_two_consecutive_looks(run_of):
 
 
 def test_a_target_first_met_at_the_last_look_is_a_miss(run_of, trial):
-    row = only(tables.passages(run_of({"a": {"trials": [trial(6)]}})))
+    row = only(passages(run_of({"a": {"trials": [trial(6)]}})))
     assert not row["reached"]
-    assert [row[axis] for axis in tables.AXES] == [INF] * 6
+    assert [row[axis] for axis in AXES] == [INF] * 6
     assert row["previous_position"] is None
     assert row["single_updates"] == 60
 
@@ -40,7 +41,7 @@ def test_looks_that_did_not_measure_the_column_do_not_interrupt(run_of):
         {"a": {"trials": [{"metric": [0.1] * 7, "loss": loss}]}},
         targets=["full_train_loss <= 0.02"],
     )
-    row = only(tables.passages(results))
+    row = only(passages(results))
     assert (row["updates"], row["previous_position"]) == (40, 200)
 
 
@@ -58,12 +59,12 @@ def test_a_diverged_trial_misses_unless_it_got_there_before(run_of):
             }
         }
     )
-    assert tables.passages(results)["updates"].to_list() == [10, INF, INF, INF]
+    assert passages(results)["updates"].to_list() == [10, INF, INF, INF]
 
 
 def test_nan_never_meets_a_target(run_of):
     results = run_of({"a": {"trials": [{"metric": [NAN] * 4}]}})
-    assert not only(tables.passages(results))["reached"]
+    assert not only(passages(results))["reached"]
 
 
 def test_a_failed_trial_is_missing_and_not_a_miss(run_of, trial):
@@ -225,7 +226,7 @@ def test_a_schedule_without_trials_keeps_its_rows(run_of, trial):
 
 def test_without_targets_there_is_no_race(run_of, trial):
     results = run_of({"a": {"trials": [trial(2)]}}, targets=[])
-    assert tables.passages(results).is_empty()
+    assert passages(results).is_empty()
     assert tables.race_table(results).is_empty()
     assert tables.control_table(results).is_empty()
     assert tables.budget_table(results).height == 1
@@ -261,9 +262,9 @@ def test_order_of_rows_and_trials_does_not_matter(run_of, trial):
         suite=results.suite,
         metadata=results.metadata,
     )
-    for table in (tables.passages, tables.race_table, tables.budget_table):
+    for table in (passages, tables.race_table, tables.budget_table):
         assert table(results).equals(table(shuffled))
-    assert isinstance(tables.passages(results), pl.DataFrame)
+    assert isinstance(passages(results), pl.DataFrame)
 
 
 def test_tables_need_no_torch():

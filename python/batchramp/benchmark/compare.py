@@ -15,8 +15,8 @@ from typing import Any, Literal
 import polars as pl
 
 from batchramp.benchmark import statistics
+from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results
-from batchramp.benchmark.tables import passages
 from batchramp.benchmark.targets import Target, parse_target
 
 Verdict = Literal["same", "slower", "undecided", "equal", "changed", "not reached"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import read_results
 from batchramp.benchmark.runner import Monitor, make_race
 from batchramp.benchmark.suite import make_suite
-from batchramp.benchmark.tables import passages
 from batchramp.names import suggest
 
 PANEL_OPTIONS = ("nesterov", "weight_decay")

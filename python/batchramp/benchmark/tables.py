@@ -1,4 +1,4 @@
-"""The tables of a run: first passages, the race to each target, and the fixed budget.
+"""The tables of a run: the race to each target, and the fixed budget.
 
 Everything is derived from recorded looks, so other targets need no other trials. Rows
 keep the suite's order. Failed trials and trials not run yet are missing and never
@@ -9,18 +9,14 @@ reached it at infinity on every axis.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import polars as pl
 
 from batchramp.benchmark import statistics
+from batchramp.benchmark.passages import AXES, parse_targets, passages
 from batchramp.benchmark.results import Results
-from batchramp.benchmark.targets import Target, parse_target
-
-AXES = ("updates", "samples", "position", "epoch", "train_seconds", "total_seconds")
-"""Columns in which a passage is told."""
 
 ADMISSIBLE_SHARE = 0.8
 """Least share of the baseline's passages past a schedule's first change, for a race."""
@@ -28,45 +24,7 @@ ADMISSIBLE_SHARE = 0.8
 NOT_YET_DIFFERENT = "not yet different"
 NOT_MEASURED = "not measured"
 
-_TRIAL = ["panel", "schedule", "trial"]
 _RACED = ("updates", "train_seconds")
-
-
-def passages(results: Results) -> pl.DataFrame:
-    """When each trial reached each target.
-
-    A passage is the first of two consecutive looks at the target, consecutive among the
-    looks that measured its column; so a target first met at the last look is a miss.
-    There is no interpolation: the true passage lies between `previous_position` and
-    `position`.
-
-    Returns:
-        One row per trial and target, in the suite's order, then by seed. Left out are
-        failed trials and those that did not measure the column at two looks past
-        position 0 (but a diverged one, where others of its panel did, is a miss).
-
-        - `panel`, `schedule`, `trial`, `seed`, `status`: as in the result rows
-        - `target`: canonical text
-        - `reached`: whether it was, confirmed
-        - `updates`, `samples`, `position`, `epoch`, `train_seconds`, `total_seconds`:
-          float64 at the passage, `inf` for a miss
-        - `previous_position`: of the look before the passage; null for a miss, or
-          where the first look was the passage
-        - `single_updates`, `single_samples` and so on: at the first look at the target,
-          confirmed or not; `inf` where there is none
-    """
-    parts = []
-    for order, entry in enumerate(results.entries.iter_rows(named=True)):
-        of_panel = results.rows.filter(panel=entry["panel"]).filter(
-            pl.col("status") != "failed"
-        )
-        rows = of_panel.filter(schedule=entry["schedule"])
-        for rank, target in enumerate(_parsed(entry["targets"])):
-            part = _passages_to(target, rows, _is_measured(target, of_panel))
-            parts.append(part.with_columns(order=order, rank=rank))
-    if not parts:  # a suite without targets still has its budget table
-        return _passages_to(parse_target("metric >= 0"), results.rows.clear(), False)
-    return pl.concat(parts).sort("order", "rank", "seed", "trial").drop("order", "rank")
 
 
 def race_table(results: Results) -> pl.DataFrame:
@@ -104,7 +62,7 @@ def race_table(results: Results) -> pl.DataFrame:
     rows = []
     for entry in results.entries.iter_rows(named=True):
         panel, label, baseline = entry["panel"], entry["schedule"], entry["baseline"]
-        for target in _parsed(entry["targets"]):
+        for target in parse_targets(entry["targets"]):
             mine = samples.get((panel, label, target.text), {})
             other = samples.get((panel, baseline, target.text), {})
             row = {
@@ -206,76 +164,6 @@ def missing_baselines(results: Results, panel: int) -> tuple[str, ...]:
     """
     missing: list[str] = results.suite["panel"][panel].get("missing_baselines", [])
     return tuple(missing)
-
-
-def _parsed(texts: Iterable[str]) -> list[Target]:
-    targets = {target.text: target for target in map(parse_target, texts)}
-    return list(targets.values())
-
-
-def _is_measured(target: Target, rows: pl.DataFrame) -> bool:
-    """Whether some trial measured the target's column often enough to confirm it.
-
-    Where every trial diverged too soon for that, all are misses.
-    """
-    if rows.filter(status="finished").is_empty():
-        return True
-    looks = _looks(target, rows).group_by(_TRIAL).len()
-    return not looks.filter(pl.col("len") >= 2).is_empty()
-
-
-def _looks(target: Target, rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.filter(pl.col(target.column).is_not_null(), pl.col("position") > 0)
-
-
-def _passages_to(
-    target: Target, rows: pl.DataFrame, measured_by_others: bool
-) -> pl.DataFrame:
-    looks = (
-        rows.filter(pl.col(target.column).is_not_null())
-        .sort("position")
-        .with_columns(met=target.met())
-        .with_columns(
-            confirmed=pl.col("met")
-            & pl.col("met").shift(-1, fill_value=False).over(_TRIAL),
-            previous_position=pl.col("position").shift(1).over(_TRIAL),
-        )
-    )
-    passed = looks.filter("confirmed").group_by(_TRIAL, maintain_order=True).first()
-    single = looks.filter("met").group_by(_TRIAL, maintain_order=True).first()
-    counts = _looks(target, rows).group_by(_TRIAL).agg(looks=pl.len())
-    return (
-        rows.select(*_TRIAL, "seed", "status")
-        .unique(_TRIAL)
-        .join(counts, on=_TRIAL, how="left")
-        .filter(
-            (pl.col("looks") >= 2)
-            | ((pl.col("status") == "diverged") & measured_by_others)
-        )
-        .join(passed.select(*_TRIAL, *AXES, "previous_position"), _TRIAL, how="left")
-        .join(
-            single.select(*_TRIAL, pl.col(AXES).name.prefix("single_")),
-            _TRIAL,
-            how="left",
-        )
-        .select(
-            *_TRIAL,
-            "seed",
-            "status",
-            target=pl.lit(target.text),
-            reached=pl.col("position").is_not_null(),
-            **{
-                name: pl.col(name).cast(pl.Float64).fill_null(math.inf) for name in AXES
-            },
-            previous_position=pl.col("previous_position"),
-            **{
-                f"single_{name}": pl.col(f"single_{name}")
-                .cast(pl.Float64)
-                .fill_null(math.inf)
-                for name in AXES
-            },
-        )
-    )
 
 
 def _samples(
@@ -394,7 +282,7 @@ def _ends(results: Results) -> pl.DataFrame:
     """One row per trial, in seed order: its end row, with the last measured values."""
     return (
         results.rows.sort("seed", "trial", "position")
-        .group_by(_TRIAL, maintain_order=True)
+        .group_by("panel", "schedule", "trial", maintain_order=True)
         .agg(
             pl.exclude("full_train_loss", "gradient_norm").last(),
             pl.col("full_train_loss", "gradient_norm").drop_nulls().last(),
