@@ -55,7 +55,7 @@ def definition(num_samples, boundary, size_at, seed, count):
         size = size_at(start)
         if start // num_samples >= count:
             return found
-        found[start // num_samples].append(batches.take_list(start, size))
+        found[start // num_samples].append(batches.take(start, size).tolist())
         position = batches.end(start, size)
 
 
@@ -507,7 +507,8 @@ def test_states_are_small_plain_and_fresh():
         ((20, 2), {"world_size": 3}, r"batch_size must be at least 3 \(world_size\)"),
         ((20, 2), {"seed": 2**64}, "seed must be between"),
         ((20, 2), {"seed": 0.5}, "seed must be a whole number"),
-        ((20, 2), {"order": "bijective"}, 'ask for order="exact"'),
+        ((2**32 + 1, 2), {"order": "exact"}, 'ask for order="bijective"'),
+        ((20, 2), {"threads": 0}, "threads must be at least 1, got 0"),
         ((20, 2), {"boundary": "pad"}, "boundary must be keep"),
         ((20, 2, True), {"boundary": "keep"}, "boundary must agree"),
         ((20, 2, 1), {}, "drop_last must be True or False"),

@@ -14,6 +14,7 @@ __all__ = [
     "BUILD_PROFILE",
     "Batches",
     "Moments",
+    "Run",
     "__version__",
     "advance",
     "derive_key",
@@ -41,15 +42,19 @@ class Batches:
         seed: int | None = None,
         order: str = "auto",
         boundary: str = "keep",
+        threads: int | None = None,
     ) -> Batches:
         """Makes the stream; no order is computed before a batch asks for it.
 
         Args:
-            num_samples: Samples of one pass, 1 to 2**32.
+            num_samples: Samples of one pass, 1 to 2**45; to 2**32 if `exact`.
             seed: 0 to 2**64 - 1; `None` is 0.
-            order: `auto`, `exact` or `sequential`. `auto` is `exact` to 2**24 samples.
+            order: `exact` (uniform, 4 bytes a sample), `bijective` (a keyed bijection,
+                no memory), `sequential`, or `auto`: exact to 2**24 samples, bijective
+                above.
             boundary: What happens to a batch at a pass's end: `keep` cuts it short,
                 `drop` begins it with the next pass, `wrap` runs on into that.
+            threads: Threads for whole passes, which change no order; `None` is 1.
         """
 
     @property
@@ -62,7 +67,7 @@ class Batches:
 
     @property
     def order(self) -> str:
-        """`exact` or `sequential`: what `auto` came to."""
+        """`exact`, `bijective` or `sequential`: what `auto` came to."""
 
     @property
     def order_version(self) -> str:
@@ -71,6 +76,10 @@ class Batches:
     @property
     def boundary(self) -> str:
         """`keep`, `drop` or `wrap`."""
+
+    @property
+    def threads(self) -> int:
+        """Threads for whole passes."""
 
     def start(self, position: int, batch_size: int) -> int:
         """Where a batch of this size decided at `position` begins.
@@ -98,17 +107,67 @@ class Batches:
                 `None` is 1.
         """
 
-    def take_list(
+    def fill(self, begin: int, samples: NDArray[np.int64]) -> None:
+        """Writes the indices at the positions from `begin` on into an array.
+
+        They may run on into later passes. The array must be contiguous and writable.
+        """
+
+    def run(
         self,
         start: int,
         batch_size: int,
-        rank: int | None = None,
-        world_size: int | None = None,
-    ) -> list[int]:
-        """The same indices as a list."""
+        until: int,
+        rank: int | None,
+        world_size: int,
+        shares: int,
+        into: str | NDArray[np.int64],
+    ) -> Run:
+        """Makes an iterator over batches of one size.
+
+        Args:
+            start: Where the first begins, as `start` returns it.
+            batch_size: Their size over all ranks.
+            until: The position before which they begin.
+            rank: The rank whose shares are yielded; `None` is all of them in turn.
+            world_size: The number of ranks.
+            shares: Shares of the first batch that were yielded before, if `rank` is
+                `None`.
+            into: `list` or `numpy` to yield such, or an array that every share is
+                written to: then its length is yielded.
+        """
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, object]]:
         """What pickle makes an equal stream from."""
+
+@final
+class Run:
+    """Batches of one size, one after another."""
+
+    def __iter__(self) -> Run:
+        """Returns itself."""
+
+    def __next__(self) -> list[int] | NDArray[np.int64] | int:
+        """The next share, or its length where an array is written to."""
+
+    def stop_at(self, position: int) -> None:
+        """Ends the run before the batches that begin at or past a position."""
+
+    @property
+    def batch_size(self) -> int:
+        """The size of its batches."""
+
+    @property
+    def start(self) -> int:
+        """Where the batch begins that is being dealt out, or was last."""
+
+    @property
+    def count(self) -> int:
+        """Batches whose shares were all yielded."""
+
+    @property
+    def shares(self) -> int:
+        """Shares yielded of the batch at `start`, if not all."""
 
 def advance(
     num_samples: int,

@@ -110,7 +110,9 @@ class ResolvedSuite:
         for seed in range(first, first + self.suite.seeds):
             digest = self.data(seed).digest()
             key = derive_key(seed, "trial order")
-            shuffled = Batches(len(entries), seed=key).take_list(0, len(entries))
+            shuffled: list[int] = (
+                Batches(len(entries), seed=key).take(0, len(entries)).tolist()
+            )
             trials += [self._trial(*entries[i], seed, digest) for i in shuffled]
         return trials
 

@@ -1,11 +1,16 @@
 """Batches of a scheduled size for any trainer that takes a torch batch sampler."""
 
 from collections.abc import Callable, Iterator, Mapping, Sized
-from typing import Any, cast
+from typing import Any, cast, overload
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
-from batchramp._rust import Batches, share
+from batchramp._rust import Batches, Run, share
+from batchramp.sampler.outputs import Out, check_output, writable
 from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after, whole
 from batchramp.sampler.sources import (
     StaticPlan,
@@ -37,7 +42,10 @@ class VariableBatchSampler(BatchSampler):
         batch_size: Global batch size, over all ranks; or give `schedule`.
         drop_last: The same as `boundary="drop"`.
         schedule: A `Plan`, or a pure function of the position that returns the size.
-        order: `auto`, `exact` or `sequential`.
+        order: `exact` (uniform over all permutations given ideal bits, 4 bytes a
+            sample, up to 2**32 samples), `bijective` (a keyed bijection: no memory, any
+            place at once, up to 2**45 samples), `sequential`, or `auto`: exact up to
+            2**24 samples, bijective above.
         seed: 0 to 2**64 - 1; equal on all ranks.
         boundary: What happens to a batch at a pass's end: `keep` (cut short, the
             default), `drop` (skipped where it does not fit) or `wrap` (runs on into
@@ -46,6 +54,8 @@ class VariableBatchSampler(BatchSampler):
             shares of all ranks in turn, for a loader that deals batches out.
         world_size: Number of ranks; each needs a sample of every batch.
         output: `list` or `numpy` (int64 arrays).
+        threads: Threads that compute whole passes: an exact order's shuffle, and
+            `permutation`. The order is the same for any number.
 
     Raises:
         ValueError: If an argument is out of its range, or two contradict.
@@ -64,12 +74,12 @@ class VariableBatchSampler(BatchSampler):
         rank: int | None = 0,
         world_size: int = 1,
         output: str = "list",
+        threads: int = 1,
     ) -> None:
         # BatchSampler.__init__ refuses batch_size=None and is skipped.
         source = adopt(sampler, order, seed, rank, world_size)
         self._rank, self._world_size = check_ranks(source.rank, source.world_size)
-        if output not in ("list", "numpy"):
-            raise ValueError(f"output must be list or numpy, got {output!r}")
+        self._output = check_output(output)
         if (batch_size is None) == (schedule is None):
             raise ValueError(
                 "either batch_size or schedule must be given, got "
@@ -80,9 +90,12 @@ class VariableBatchSampler(BatchSampler):
         planned = None if schedule is None or callable(schedule) else schedule
         chosen = choose_boundary(boundary, drop_last, planned)
         self._batches = Batches(
-            source.num_samples, seed=source.seed, order=source.order, boundary=chosen
+            source.num_samples,
+            seed=source.seed,
+            order=source.order,
+            boundary=chosen,
+            threads=whole("threads", threads, least=1),
         )
-        self._take = self._batches.take_list if output == "list" else self._batches.take
         self._budget: int | None = None
         self._schedule_id: str | None = None
         self._sizes: SizeRuns | CalledSizes
@@ -100,38 +113,98 @@ class VariableBatchSampler(BatchSampler):
             function = cast("Callable[[int], int]", schedule)
             self._sizes = CalledSizes(self._batches, function, self._check_size)
         self._adjustable = batch_size is not None
-        self._cursor = Cursor(0, 0, 0, 0)
-        self._origin = self._cursor
+        self._base = self._origin = Cursor(0, 0, 0, 0)
+        self._run: Run | None = None
         self._resuming = True
         self._generation = 0
         self._found = (0, 0)
-        self._check_shares(self._cursor)
+        self._check_shares(self._base)
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the indices of one pass's batches."""
+        return cast("Iterator[list[int]]", self._draw(self._output))
+
+    def _draw(self, output: str | NDArray[np.int64]) -> Iterator[Any]:
+        """Yields what the native runs make of one pass's batches."""
         self._begin_pass()
-        generation = self._generation
-        cursor = self._cursor
+        generation, cursor = self._generation, self._base
         end = self._pass_end(cursor.pass_index)
-        world_size = self._world_size
         while cursor.position < end:
-            start, size = self._sizes.draw(cursor.position)
+            start, size, until = self._sizes.draw(cursor.position)
             if start >= end:
                 return
-            after = position_after(self._batches, self._sizes.size_at, start, size)
-            first = cursor.slices if self._rank is None else self._rank
-            last = world_size - 1 if self._rank is None else self._rank
-            for rank in range(first, last + 1):
-                indices = self._take(start, size, rank, world_size)
-                if rank == last:
-                    cursor = Cursor(cursor.pass_index, after, cursor.batches + 1, 0)
-                else:
-                    cursor = cursor._replace(position=start, slices=rank + 1)
-                # An iterator that set_epoch, a load or a newer one left behind runs on
-                # for its owner, but is no longer where the sampler stands.
-                if generation == self._generation:
-                    self._cursor = cursor
-                yield cast("list[int]", indices)
+            run = self._batches.run(
+                start,
+                size,
+                min(until, end),
+                self._rank,
+                self._world_size,
+                cursor.slices,
+                output,
+            )
+            # An iterator that set_epoch, a load or a newer one left behind runs on for
+            # its owner, but is no longer where the sampler stands.
+            if generation == self._generation:
+                self._run = run
+            yield from run
+            cursor = self._after(cursor, run)
+            if generation == self._generation:
+                self._base, self._run = cursor, None
+
+    def batches_into(self, out: Out) -> Iterator[Out]:
+        """Yields the same batches as `iter()`, written into a caller's memory.
+
+        Nothing is allocated: each batch overwrites the one before it.
+
+        Args:
+            out: Contiguous int64 array or CPU tensor (pinned, for copies to a GPU that
+                do not block) of one dimension, at least as long as any batch.
+
+        Yields:
+            `out[:length]`, where `length` is the batch's.
+
+        Raises:
+            ValueError: If `out` is of another kind, or too short for the next size.
+        """
+        array = writable(out)
+        view, held = out[:0], 0
+        for length in self._draw(array):
+            if length != held:
+                view, held = out[:length], length
+            yield view
+
+    @overload
+    def permutation(self, epoch: int = 0, out: None = None) -> Tensor: ...
+    @overload
+    def permutation(self, epoch: int, out: Out) -> Out: ...
+    def permutation(
+        self, epoch: int = 0, out: Tensor | NDArray[np.int64] | None = None
+    ) -> Tensor | NDArray[np.int64]:
+        """Returns the order of one whole pass, whatever its batches.
+
+        Args:
+            epoch: The pass, from 0.
+            out: Where to write it, as for `batches_into`, of `num_samples` elements;
+                None makes a new tensor.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        pass_index = whole("epoch", epoch, least=0)
+        if out is None:
+            out = torch.empty(self.num_samples, dtype=torch.int64)
+        array = writable(out)
+        if len(array) != self.num_samples:
+            raise ValueError(
+                f"out must have {self.num_samples} elements (the number of samples), "
+                f"got {len(array)}"
+            )
+        self._batches.fill(pass_index * self.num_samples, array)
+        return out
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A run belongs to its iterator: a copy goes on from where it stands.
+        return self.__dict__ | {"_base": self._cursor, "_run": None}
 
     def __len__(self) -> int:
         """Batches that `iter()` yields in the current pass.
@@ -229,6 +302,8 @@ class VariableBatchSampler(BatchSampler):
             )
         assert isinstance(self._sizes, SizeRuns)  # the sizes set by hand
         self._sizes = self._sizes.changed(position, size, for_good=at is None)
+        if self._run is not None:
+            self._run.stop_at(position)
         # A batch found further on was found at the sizes before.
         self._found = (self._origin.position, self._origin.batches)
 
@@ -315,7 +390,8 @@ class VariableBatchSampler(BatchSampler):
         if runs is not None:
             checked = [(at, self._check_size(size)) for at, size in runs]
             self._sizes = SizeRuns(self._batches, checked)
-        self._cursor = self._origin = cursor
+        self._base = self._origin = cursor
+        self._run = None
         self._found = (cursor.position, cursor.batches)
         self._resuming = True
         self._generation += 1
@@ -392,7 +468,8 @@ class VariableBatchSampler(BatchSampler):
             self._sizes.forget(origin.position)
         elif self._adjustable:
             self._sizes = self._sizes.moved(self._cursor.position, origin.position)
-        self._cursor = self._origin = origin
+        self._base = self._origin = origin
+        self._run = None
         self._found = (origin.position, 0)
         self._generation += 1
 
@@ -400,6 +477,23 @@ class VariableBatchSampler(BatchSampler):
         """How many batches of its pass begin at or past the cursor."""
         end = self._pass_end(cursor.pass_index)
         return self._sizes.lay(cursor.position, end)[1]
+
+    @property
+    def _cursor(self) -> Cursor:
+        """Where the sampler stands: it is asked for less often than batches are."""
+        return self._base if self._run is None else self._after(self._base, self._run)
+
+    def _after(self, base: Cursor, run: Run) -> Cursor:
+        """Where a run stands that began at `base`."""
+        batches = base.batches + run.count
+        if run.shares:
+            return Cursor(base.pass_index, run.start, batches, run.shares)
+        if not run.count:
+            return base
+        after = position_after(
+            self._batches, self._sizes.size_at, run.start, run.batch_size
+        )
+        return Cursor(base.pass_index, after, batches, 0)
 
     def _drawn(self) -> int:
         """The position up to which batches are drawn, if only some of their shares."""

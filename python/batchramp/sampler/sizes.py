@@ -7,6 +7,9 @@ from typing import Any
 
 from batchramp._rust import Batches, advance
 
+MAX_POSITION = 2**63
+"""The furthest position of the stream."""
+
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
     """Returns a whole number, NumPy's too, as an int.
@@ -69,7 +72,12 @@ class SizeRuns:
         # Where `drop` moves it to the next pass, the size is looked up anew: any fits.
         return start, size if start == position else self.size_at(start)
 
-    draw = batch_at
+    def draw(self, position: int) -> tuple[int, int, int]:
+        """Returns the same, and the position from which on another size may hold."""
+        start, size = self.batch_at(position)
+        after = bisect_right(self._starts, start)
+        until = self._starts[after] if after < len(self._starts) else MAX_POSITION
+        return start, size, until
 
     def lay(
         self, position: int, until: int, limit: int | None = None
@@ -169,15 +177,16 @@ class CalledSizes:
         start = self._batches.start(position, size)
         return start, size if start == position else self.size_at(start)
 
-    def draw(self, position: int) -> tuple[int, int]:
-        """Returns the same, asking anew.
+    def draw(self, position: int) -> tuple[int, int, int]:
+        """Returns the same, asking anew, and the position after that start.
 
         Raises:
             ValueError: If the function now says another size than in a dry run.
         """
         size = self._ask_anew(position)
         start = self._batches.start(position, size)
-        return start, size if start == position else self._ask_anew(start)
+        size = size if start == position else self._ask_anew(start)
+        return start, size, start + 1
 
     def lay(
         self, position: int, until: int, limit: int | None = None

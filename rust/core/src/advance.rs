@@ -140,7 +140,7 @@ mod tests {
             prop_assume!(until_position.is_some() || until_update.is_some());
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 40")]
             let batch_size = 1 + (share * num_samples as f64) as u64;
-            let batches = Batches::new(num_samples, 0, "sequential", boundary).unwrap();
+            let batches = Batches::new(num_samples, 0, "sequential", boundary, 1).unwrap();
             let expected =
                 stepwise(&batches, position, update, batch_size, (until_position, until_update));
             let got = advance(

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use crate::order::fill_exact;
+use crate::order::Pass;
 use crate::{Error, Order};
 
 /// The furthest position of the stream.
@@ -83,29 +83,26 @@ pub struct Batches {
     seed: u64,
     order: Order,
     boundary: Boundary,
-    /// The passes in use, latest first: one, or under `wrap` the two that a batch may straddle.
-    passes: Mutex<Vec<Pass>>,
-}
-
-#[derive(Debug, Default, Clone)]
-struct Pass {
-    /// `None` while `order` holds nothing whole.
-    index: Option<u64>,
-    order: Vec<u32>,
+    threads: usize,
+    /// The pass that was read last, and its order.
+    ready: Mutex<Option<(u64, Pass)>>,
 }
 
 impl Batches {
-    /// `order` is a name that [`Order::resolve`] takes.
+    /// `order` is a name that [`Order::resolve`] takes. `threads` share the work of whole passes:
+    /// an exact order's shuffle and [`Batches::fill`]; what comes out is the same for any number.
     pub fn new(
         num_samples: u64,
         seed: u64,
         order: &str,
         boundary: Boundary,
+        threads: usize,
     ) -> Result<Self, Error> {
         let order = Order::resolve(order, num_samples)?;
-        let held = if boundary == Boundary::Wrap { 2 } else { 1 };
-        let passes = Mutex::new(vec![Pass::default(); held]);
-        Ok(Self { num_samples, seed, order, boundary, passes })
+        if threads == 0 {
+            return Err(Error::AtLeast { name: "threads", least: 1, got: 0 });
+        }
+        Ok(Self { num_samples, seed, order, boundary, threads, ready: Mutex::default() })
     }
 
     /// The number of samples of a pass.
@@ -116,6 +113,11 @@ impl Batches {
     /// The seed of the orders.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// The number of threads.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The order in use.
@@ -150,25 +152,47 @@ impl Batches {
         }
     }
 
-    /// The samples of the batch that begins at `start`: the share of `rank` among `world_size`.
-    pub fn take(
+    /// The positions of the share that `rank` among `world_size` has of the batch at `start`.
+    pub fn positions(
         &self,
         start: u64,
         batch_size: u64,
         rank: u64,
         world_size: u64,
-    ) -> Result<Vec<i64>, Error> {
+    ) -> Result<Range<u64>, Error> {
         let length = self.end(start, batch_size)? - start;
         let share = share(length, rank, world_size)?;
-        let (begin, end) = (start + share.start, start + share.end);
-        let mut samples = Vec::with_capacity(usize::try_from(end - begin).unwrap_or(0));
-        let mut position = begin;
-        while position < end {
-            let stop = end.min(position + self.left(position));
-            self.append(&mut samples, position, stop)?;
-            position = stop;
+        Ok(start + share.start..start + share.end)
+    }
+
+    /// Writes the samples at the positions from `begin` on: they may run on into later passes.
+    pub fn fill(&self, begin: u64, samples: &mut [i64]) -> Result<(), Error> {
+        check(self.num_samples, 1, "begin", begin)?;
+        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut position, mut rest) = (begin, samples);
+        while !rest.is_empty() {
+            let left = usize::try_from(self.left(position)).unwrap_or(usize::MAX);
+            let (here, after) = rest.split_at_mut(left.min(rest.len()));
+            let (index, offset) = (position / self.num_samples, position % self.num_samples);
+            self.get_ready(&mut ready, index)?.read_by(self.threads, offset, here);
+            position += here.len() as u64;
+            rest = after;
         }
-        Ok(samples)
+        Ok(())
+    }
+
+    /// Does the same if it takes next to no time; returns `false`, and may have written some, if an
+    /// order is to be computed first, or another thread is at it.
+    pub fn fill_at_once(&self, begin: u64, samples: &mut [i64]) -> bool {
+        let index = begin / self.num_samples;
+        let Ok(mut ready) = self.ready.try_lock() else { return false };
+        match &mut *ready {
+            Some((ready, pass)) if *ready == index && samples.len() as u64 <= self.left(begin) => {
+                pass.read(begin - index * self.num_samples, samples);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// What is left of the pass at `position`: between 1 and all of it.
@@ -176,29 +200,19 @@ impl Batches {
         self.num_samples - position % self.num_samples
     }
 
-    /// Appends the samples at `begin..end`, which lie in one pass.
-    #[expect(clippy::cast_possible_truncation, reason = "offsets into an order that is in memory")]
-    fn append(&self, samples: &mut Vec<i64>, begin: u64, end: u64) -> Result<(), Error> {
-        let index = begin / self.num_samples;
-        let first = begin - index * self.num_samples;
-        let last = first + (end - begin);
-        if self.order == Order::Sequential {
-            samples.extend((first..last).map(u64::cast_signed));
-            return Ok(());
-        }
-        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = passes.iter().position(|pass| pass.index == Some(index)) {
-            passes[..=place].rotate_right(1);
-        } else {
-            // The buffer least lately used is written over: fresh pages cost more than the draws.
-            passes.rotate_right(1);
-            passes[0].index = None;
-            fill_exact(&mut passes[0].order, self.num_samples, self.seed, index)?;
-            passes[0].index = Some(index);
-        }
-        let order = &passes[0].order[first as usize..last as usize];
-        samples.extend(order.iter().map(|&sample| i64::from(sample)));
-        Ok(())
+    /// The order of a pass, computed unless it was read last.
+    fn get_ready<'a>(
+        &self,
+        ready: &'a mut Option<(u64, Pass)>,
+        index: u64,
+    ) -> Result<&'a mut Pass, Error> {
+        let before = match ready.take() {
+            Some((last, pass)) if last == index => return Ok(&mut ready.insert((last, pass)).1),
+            other => other.map(|(_, pass)| pass),
+        };
+        let Self { order, num_samples, seed, threads, .. } = *self;
+        let pass = Pass::new(order, num_samples, seed, index, threads, before)?;
+        Ok(&mut ready.insert((index, pass)).1)
     }
 }
 
@@ -209,11 +223,25 @@ mod tests {
 
     const BOUNDARIES: [Boundary; 3] = [Boundary::Keep, Boundary::Drop, Boundary::Wrap];
 
+    /// The samples of a rank's share of the batch at `start`.
+    fn take(
+        batches: &Batches,
+        start: u64,
+        batch_size: u64,
+        rank: u64,
+        world_size: u64,
+    ) -> Result<Vec<i64>, Error> {
+        let positions = batches.positions(start, batch_size, rank, world_size)?;
+        let mut samples = vec![0; usize::try_from(positions.end - positions.start).unwrap()];
+        batches.fill(positions.start, &mut samples)?;
+        Ok(samples)
+    }
+
     /// The stream of passes itself, one after another.
     fn stream(num_samples: u64, seed: u64, passes: u64) -> Vec<i64> {
-        let whole = Batches::new(num_samples, seed, "exact", Boundary::Keep).unwrap();
+        let whole = Batches::new(num_samples, seed, "exact", Boundary::Keep, 1).unwrap();
         (0..passes)
-            .flat_map(|pass| whole.take(pass * num_samples, num_samples, 0, 1).unwrap())
+            .flat_map(|pass| take(&whole, pass * num_samples, num_samples, 0, 1).unwrap())
             .collect()
     }
 
@@ -226,14 +254,14 @@ mod tests {
             boundary in prop::sample::select(&BOUNDARIES[..]),
         ) {
             let stream = stream(num_samples, seed, 5);
-            let batches = Batches::new(num_samples, seed, "exact", boundary).unwrap();
+            let batches = Batches::new(num_samples, seed, "exact", boundary, 1).unwrap();
             for (position, size, world_size) in wishes {
                 // Out of order on purpose: the passes in memory must not matter.
                 let (position, size) = (position % (3 * num_samples), 1 + size % num_samples);
                 let start = batches.start(position, size).unwrap();
                 let end = batches.end(start, size).unwrap();
                 let length = end - start;
-                let whole = batches.take(start, size, 0, 1).unwrap();
+                let whole = take(&batches, start, size, 0, 1).unwrap();
                 let stretch = usize::try_from(start).unwrap()..usize::try_from(end).unwrap();
                 prop_assert_eq!(&whole, &stream[stretch]);
                 prop_assert!(length == size || boundary == Boundary::Keep);
@@ -241,7 +269,7 @@ mod tests {
                 prop_assert!(boundary == Boundary::Wrap || start / num_samples == (end - 1) / num_samples);
                 if length >= world_size {
                     let shares: Vec<Vec<i64>> = (0..world_size)
-                        .map(|rank| batches.take(start, size, rank, world_size).unwrap())
+                        .map(|rank| take(&batches, start, size, rank, world_size).unwrap())
                         .collect();
                     prop_assert_eq!(shares.concat(), whole);
                     let longest = shares.iter().map(Vec::len).max();
@@ -249,7 +277,7 @@ mod tests {
                     prop_assert!(longest.unwrap() - shortest.unwrap() <= 1);
                 } else {
                     let refused = Error::BatchBelowWorld { got: length, world_size };
-                    prop_assert_eq!(batches.take(start, size, 0, world_size), Err(refused));
+                    prop_assert_eq!(take(&batches, start, size, 0, world_size), Err(refused));
                 }
             }
         }
@@ -257,37 +285,37 @@ mod tests {
 
     #[test]
     fn the_boundaries_differ_at_the_pass_end() {
-        let batches = |boundary| Batches::new(10, 0, "sequential", boundary).unwrap();
+        let batches = |boundary| Batches::new(10, 0, "sequential", boundary, 1).unwrap();
         let keep = batches(Boundary::Keep);
         assert_eq!((keep.start(8, 4), keep.end(8, 4)), (Ok(8), Ok(10)));
-        assert_eq!(keep.take(8, 4, 0, 1), Ok(vec![8, 9]));
+        assert_eq!(take(&keep, 8, 4, 0, 1), Ok(vec![8, 9]));
         let drop = batches(Boundary::Drop);
         assert_eq!((drop.start(8, 4), drop.start(8, 2), drop.end(10, 4)), (Ok(10), Ok(8), Ok(14)));
         let refused = Error::DoesNotFit { start: 8, batch_size: 4, left: 2 };
-        assert_eq!(drop.take(8, 4, 0, 1), Err(refused));
+        assert_eq!(take(&drop, 8, 4, 0, 1), Err(refused));
         let wrap = batches(Boundary::Wrap);
         assert_eq!((wrap.start(8, 4), wrap.end(8, 4)), (Ok(8), Ok(12)));
-        assert_eq!(wrap.take(8, 4, 0, 1), Ok(vec![8, 9, 0, 1]));
+        assert_eq!(take(&wrap, 8, 4, 0, 1), Ok(vec![8, 9, 0, 1]));
     }
 
     #[test]
     fn the_stream_is_long() {
-        let batches = Batches::new(7, 1, "exact", Boundary::Wrap).unwrap();
-        assert_eq!(batches.take(MAX_POSITION, 7, 0, 1).unwrap().len(), 7);
+        let batches = Batches::new(7, 1, "exact", Boundary::Wrap, 1).unwrap();
+        assert_eq!(take(&batches, MAX_POSITION, 7, 0, 1).unwrap().len(), 7);
         let past = u128::from(MAX_POSITION) + 1;
         assert_eq!(
-            batches.take(MAX_POSITION + 1, 7, 0, 1),
+            take(&batches, MAX_POSITION + 1, 7, 0, 1),
             Err(Error::Position { name: "start", got: past })
         );
     }
 
     #[test]
     fn bad_batches_and_ranks_are_refused() {
-        let batches = Batches::new(10, 0, "exact", Boundary::Keep).unwrap();
-        assert_eq!(batches.take(0, 0, 0, 1), Err(Error::BatchSize { got: 0, num_samples: 10 }));
+        let batches = Batches::new(10, 0, "exact", Boundary::Keep, 1).unwrap();
+        assert_eq!(take(&batches, 0, 0, 0, 1), Err(Error::BatchSize { got: 0, num_samples: 10 }));
         assert_eq!(batches.start(0, 11), Err(Error::BatchSize { got: 11, num_samples: 10 }));
-        assert_eq!(batches.take(0, 5, 2, 2), Err(Error::Rank { rank: 2, world_size: 2 }));
-        assert_eq!(batches.take(0, 5, 0, 0), Err(Error::WorldSize));
+        assert_eq!(take(&batches, 0, 5, 2, 2), Err(Error::Rank { rank: 2, world_size: 2 }));
+        assert_eq!(take(&batches, 0, 5, 0, 0), Err(Error::WorldSize));
         assert_eq!(Boundary::resolve("pad"), Err(Error::UnknownBoundary("pad".into())));
     }
 }

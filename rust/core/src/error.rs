@@ -4,21 +4,18 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An order of so many samples does not fit its 32-bit indices, or there is none to order.
-    #[error("num_samples must be between 1 and 4294967296 (2**32), got {0}")]
+    /// There is nothing to order, or more than three parts of 15 bits.
+    #[error("num_samples must be between 1 and 35184372088832 (2**45), got {0}")]
     NumSamples(u64),
+    /// An exact order of so many samples does not fit its 32-bit indices.
+    #[error(
+        "num_samples must be at most 4294967296 (2**32) for order=\"exact\", got {0}: ask for \
+         order=\"bijective\""
+    )]
+    TooManyForExact(u64),
     /// No order has this name.
     #[error("order must be auto, exact, bijective or sequential, got {0:?}")]
     UnknownOrder(String),
-    /// `auto` above the sizes at which an exact order is cheap.
-    #[error(
-        "order=\"auto\" means the bijective order above 16777216 (2**24) samples, and that does not \
-         exist yet: ask for order=\"exact\" (four bytes a sample), got num_samples={0}"
-    )]
-    AutoIsBijective(u64),
-    /// `bijective`, asked for by name.
-    #[error("order=\"bijective\" does not exist yet: ask for order=\"exact\"")]
-    NoBijective,
     /// No boundary has this name.
     #[error("boundary must be keep, drop or wrap, got {0:?}")]
     UnknownBoundary(String),
@@ -78,7 +75,8 @@ pub enum Error {
     NoLimit,
     /// The system would not give an order its memory.
     #[error(
-        "num_samples must be small enough for memory: an order of {0} needs four bytes a sample"
+        "num_samples must be small enough for memory: an exact order of {0} needs four bytes a \
+         sample; order=\"bijective\" needs none"
     )]
     Memory(u64),
     /// Gradients of one accumulator have one length.

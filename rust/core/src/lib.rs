@@ -7,18 +7,24 @@
 
 mod advance;
 mod batches;
+mod bijection;
 mod error;
+mod exact;
 mod moments;
 mod noise;
 mod order;
 mod precision;
 mod rng;
+mod run;
+#[cfg(test)]
+mod uniformity;
 
 pub use advance::advance;
 pub use batches::{Batches, Boundary, MAX_POSITION, share};
 pub use error::Error;
 pub use moments::{Moments, Real};
 pub use noise::Noise;
-pub use order::{MAX_AUTO_SAMPLES, MAX_SAMPLES, Order};
+pub use order::{MAX_AUTO_SAMPLES, MAX_EXACT_SAMPLES, MAX_SAMPLES, Order};
 pub use precision::{AnyMoments, Values};
 pub use rng::{Random, derive_key};
+pub use run::Run;

@@ -45,7 +45,16 @@ impl Random {
     /// The state is `(seed, pass, pi, pi)` sent through an invertible network, so that two different
     /// `(seed, pass)` never start from the same state, whatever their values.
     pub fn for_pass(seed: u64, pass: u64) -> Self {
-        let mut state = [seed, pass, PI[0], PI[1]];
+        Self::from_words([seed, pass, PI[0], PI[1]])
+    }
+
+    /// The stream of one part of a pass, for work that is cut into parts.
+    pub(crate) fn for_part(seed: u64, pass: u64, part: u64) -> Self {
+        debug_assert_ne!(part, PI[0], "the pass's own stream");
+        Self::from_words([seed, pass, part, PI[1]])
+    }
+
+    fn from_words(mut state: [u64; 4]) -> Self {
         for step in 0..STEPS {
             state[step % 4] ^= network(&state, step);
         }
@@ -59,6 +68,11 @@ impl Random {
         let (c, d) = (c ^ a, d ^ b);
         self.state = [a ^ d, b ^ c, c ^ (b << 17), d.rotate_left(45)];
         word
+    }
+
+    /// An exactly uniform draw below `bound`.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.two_below(bound, 1).0
     }
 
     /// Two independent exactly uniform draws, below `first` and below `second`, from one word.

@@ -39,5 +39,5 @@ mod _rust {
     #[pymodule_export]
     use crate::moments::{Moments, noise_from_micro_batches, noise_from_two_sizes};
     #[pymodule_export]
-    use crate::sampling::{Batches, advance, derive_key, share};
+    use crate::sampling::{Batches, Run, advance, derive_key, share};
 }

@@ -1,7 +1,11 @@
 //! Orders, batches and keys.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use batchramp_core::Boundary;
-use numpy::PyArray1;
+use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -55,25 +59,30 @@ pub(crate) fn advance(
 /// The endless stream of passes, cut into batches.
 #[pyclass(frozen, module = "batchramp._rust")]
 pub(crate) struct Batches {
-    inner: batchramp_core::Batches,
+    inner: Arc<batchramp_core::Batches>,
 }
 
 #[pymethods]
 impl Batches {
     #[new]
-    #[pyo3(signature = (num_samples, *, seed=None, order="auto", boundary="keep"))]
+    #[pyo3(signature = (num_samples, *, seed=None, order="auto", boundary="keep", threads=None))]
     fn new(
         num_samples: Bound<'_, PyAny>,
         seed: Option<Bound<'_, PyAny>>,
         order: &str,
         boundary: &str,
+        threads: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let num_samples = unsigned("num_samples", &num_samples)?;
         let seed = seed.map_or(Ok(0), |seed| unsigned("seed", &seed))?;
+        let threads = threads.map_or(Ok(1), |threads| unsigned("threads", &threads))?;
+        let threads = usize::try_from(threads).unwrap_or(usize::MAX);
         let inner = Boundary::resolve(boundary)
-            .and_then(|boundary| batchramp_core::Batches::new(num_samples, seed, order, boundary))
+            .and_then(|boundary| {
+                batchramp_core::Batches::new(num_samples, seed, order, boundary, threads)
+            })
             .map_err(value_error)?;
-        Ok(Self { inner })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     #[getter]
@@ -93,12 +102,17 @@ impl Batches {
 
     #[getter]
     fn order_version(&self) -> &'static str {
-        self.inner.order().version()
+        self.inner.order().version(self.inner.num_samples())
     }
 
     #[getter]
     fn boundary(&self) -> &'static str {
         self.inner.boundary().name()
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.inner.threads()
     }
 
     fn start(&self, position: Bound<'_, PyAny>, batch_size: Bound<'_, PyAny>) -> PyResult<u64> {
@@ -120,20 +134,65 @@ impl Batches {
         rank: Option<Bound<'py, PyAny>>,
         world_size: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let samples = self.samples(py, start, batch_size, rank, world_size)?;
+        let (start, size) = (unsigned("start", &start)?, unsigned("batch_size", &batch_size)?);
+        let rank = rank.map_or(Ok(0), |rank| unsigned("rank", &rank))?;
+        let world_size = world_size.map_or(Ok(1), |size| unsigned("world_size", &size))?;
+        let positions = self.inner.positions(start, size, rank, world_size).map_err(value_error)?;
+        let mut samples = Vec::new();
+        read(py, &self.inner, &positions, &mut samples)?;
         Ok(PyArray1::from_vec(py, samples))
     }
 
-    #[pyo3(signature = (start, batch_size, rank=None, world_size=None))]
-    fn take_list<'py>(
+    fn fill(
         &self,
-        py: Python<'py>,
-        start: Bound<'py, PyAny>,
-        batch_size: Bound<'py, PyAny>,
-        rank: Option<Bound<'py, PyAny>>,
-        world_size: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.samples(py, start, batch_size, rank, world_size)?)
+        py: Python<'_>,
+        begin: Bound<'_, PyAny>,
+        samples: Bound<'_, PyArray1<i64>>,
+    ) -> PyResult<()> {
+        let begin = unsigned("begin", &begin)?;
+        let mut samples = writable("samples", &samples)?;
+        let samples = samples.as_slice_mut()?;
+        py.detach(|| self.inner.fill(begin, samples)).map_err(value_error)
+    }
+
+    #[pyo3(signature = (start, batch_size, until, rank, world_size, shares, into))]
+    #[expect(clippy::too_many_arguments, reason = "all that a run is made of")]
+    fn run(
+        &self,
+        start: Bound<'_, PyAny>,
+        batch_size: Bound<'_, PyAny>,
+        until: Bound<'_, PyAny>,
+        rank: Option<Bound<'_, PyAny>>,
+        world_size: Bound<'_, PyAny>,
+        shares: Bound<'_, PyAny>,
+        into: Into<'_>,
+    ) -> PyResult<Run> {
+        let inner = batchramp_core::Run::new(
+            Arc::clone(&self.inner),
+            unsigned("start", &start)?,
+            unsigned("batch_size", &batch_size)?,
+            unsigned("until", &until)?,
+            rank.map(|rank| unsigned("rank", &rank)).transpose()?,
+            unsigned("world_size", &world_size)?,
+            unsigned("shares", &shares)?,
+        )
+        .map_err(value_error)?;
+        let output = match into {
+            Into::Name(name) if name == "list" => Output::List,
+            Into::Name(name) if name == "numpy" => Output::NumPy,
+            Into::Name(name) => {
+                let message = format!("output must be list or numpy, got {name:?}");
+                return Err(PyValueError::new_err(message));
+            }
+            Into::Array(array) => {
+                // The first rank's share is the longest: no batch is drawn and then found too long.
+                let longest = batchramp_core::share(inner.batch_size(), 0, inner.world_size());
+                let longest = longest.map_err(value_error)?.end;
+                room("out", writable("out", &array)?.as_slice_mut()?, longest)?;
+                Output::Filled(array.unbind())
+            }
+        };
+        Ok(Run { inner, output, samples: Vec::new() })
     }
 
     /// What pickle makes a new one from: orders are computed again.
@@ -142,22 +201,127 @@ impl Batches {
         named.set_item("seed", self.seed())?;
         named.set_item("order", self.order())?;
         named.set_item("boundary", self.boundary())?;
+        named.set_item("threads", self.threads())?;
         Ok(((self.num_samples(),), named))
     }
 }
 
-impl Batches {
-    fn samples<'py>(
-        &self,
-        py: Python<'py>,
-        start: Bound<'py, PyAny>,
-        batch_size: Bound<'py, PyAny>,
-        rank: Option<Bound<'py, PyAny>>,
-        world_size: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Vec<i64>> {
-        let (start, size) = (unsigned("start", &start)?, unsigned("batch_size", &batch_size)?);
-        let rank = rank.map_or(Ok(0), |rank| unsigned("rank", &rank))?;
-        let world_size = world_size.map_or(Ok(1), |size| unsigned("world_size", &size))?;
-        py.detach(|| self.inner.take(start, size, rank, world_size)).map_err(value_error)
+/// Where [`Batches::run`] is told to put its batches.
+#[derive(FromPyObject)]
+enum Into<'py> {
+    Name(String),
+    Array(Bound<'py, PyArray1<i64>>),
+}
+
+/// What a run yields.
+enum Output {
+    List,
+    NumPy,
+    /// How many samples it wrote into this array.
+    Filled(Py<PyArray1<i64>>),
+}
+
+/// The batches of one size from a place on, as an iterator.
+#[pyclass(module = "batchramp._rust")]
+pub(crate) struct Run {
+    inner: batchramp_core::Run,
+    output: Output,
+    samples: Vec<i64>,
+}
+
+#[pymethods]
+impl Run {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
     }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Some(positions) = self.inner.next_positions().map_err(value_error)? else {
+            return Ok(None);
+        };
+        let batches = self.inner.batches();
+        if let Output::Filled(array) = &self.output {
+            let mut array = writable("out", array.bind(py))?;
+            let length = positions.end - positions.start;
+            let share = room("out", array.as_slice_mut()?, length)?;
+            fill(py, batches, positions.start, share)?;
+            return Ok(Some(length.into_pyobject(py)?.into_any()));
+        }
+        read(py, batches, &positions, &mut self.samples)?;
+        Ok(Some(match self.output {
+            Output::List => PyList::new(py, &self.samples)?.into_any(),
+            _ => PyArray1::from_slice(py, &self.samples).into_any(),
+        }))
+    }
+
+    fn stop_at(&mut self, position: Bound<'_, PyAny>) -> PyResult<()> {
+        self.inner.stop_at(unsigned("position", &position)?);
+        Ok(())
+    }
+
+    #[getter]
+    fn batch_size(&self) -> u64 {
+        self.inner.batch_size()
+    }
+
+    #[getter]
+    fn start(&self) -> u64 {
+        self.inner.start()
+    }
+
+    #[getter]
+    fn count(&self) -> u64 {
+        self.inner.count()
+    }
+
+    #[getter]
+    fn shares(&self) -> u64 {
+        self.inner.shares()
+    }
+}
+
+/// Reads the samples at some positions into a buffer that is used again.
+fn read(
+    py: Python<'_>,
+    batches: &batchramp_core::Batches,
+    positions: &Range<u64>,
+    samples: &mut Vec<i64>,
+) -> PyResult<()> {
+    let length = usize::try_from(positions.end - positions.start).unwrap_or(usize::MAX);
+    samples.resize(length, 0);
+    fill(py, batches, positions.start, samples)
+}
+
+/// The GIL is released only where that costs less than holding it.
+fn fill(
+    py: Python<'_>,
+    batches: &batchramp_core::Batches,
+    begin: u64,
+    samples: &mut [i64],
+) -> PyResult<()> {
+    if batches.fill_at_once(begin, samples) {
+        return Ok(());
+    }
+    py.detach(|| batches.fill(begin, samples)).map_err(value_error)
+}
+
+/// A caller's array to write to.
+fn writable<'py>(
+    name: &str,
+    array: &Bound<'py, PyArray1<i64>>,
+) -> PyResult<numpy::PyReadwriteArray1<'py, i64>> {
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(format!("{name} must be contiguous")));
+    }
+    array
+        .try_readwrite()
+        .map_err(|error| PyValueError::new_err(format!("{name} must be writable: {error}")))
+}
+
+/// The part of a caller's array that so many samples take.
+fn room<'a>(name: &str, array: &'a mut [i64], length: u64) -> PyResult<&'a mut [i64]> {
+    let got = array.len();
+    usize::try_from(length).ok().and_then(|length| array.get_mut(..length)).ok_or_else(|| {
+        PyValueError::new_err(format!("{name} must hold at least {length} samples, got {got}"))
+    })
 }

@@ -1,0 +1,40 @@
+"""What a sampler's batches are put into."""
+
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Out = TypeVar("Out", Tensor, NDArray[np.int64])
+"""A caller's memory for indices."""
+
+
+def check_output(output: Any) -> str:
+    """Returns the name of a container that batches come in, or raises ValueError."""
+    if output not in ("list", "numpy"):
+        raise ValueError(f"output must be list or numpy, got {output!r}")
+    return str(output)
+
+
+def writable(out: Any) -> NDArray[np.int64]:
+    """Returns a caller's memory as an array that shares it.
+
+    Raises:
+        ValueError: If it is not a one-dimensional contiguous int64 array or CPU tensor.
+    """
+    array = out
+    if isinstance(out, Tensor):
+        if out.device.type != "cpu":
+            raise ValueError(f"out must be in CPU memory, got one on {out.device}")
+        array = out.detach().numpy()
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"out must be an int64 tensor or array, got {out!r}")
+    if array.dtype != np.int64 or array.ndim != 1:
+        raise ValueError(
+            "out must be int64 and of one dimension, got "
+            f"{array.dtype} of shape {array.shape}"
+        )
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        raise ValueError("out must be contiguous and writable, got one that is not")
+    return array
