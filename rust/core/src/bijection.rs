@@ -250,7 +250,6 @@ impl<const P: usize> Blocks<P> {
         if first != self.next {
             self.seek(first);
         }
-        self.next = first + samples.len() as u64;
         self.arch.dispatch(Compute { blocks: self, samples });
     }
 
@@ -303,16 +302,21 @@ impl<const P: usize> WithSimd for Compute<'_, P> {
         simd.vectorize(
             #[inline(always)]
             || {
-                let Blocks { bijection, stepped, stride, .. } = self.blocks;
+                let Blocks { bijection, stepped, stride, next, .. } = self.blocks;
                 for block in self.samples.chunks_exact_mut(LANES) {
-                    fill_block(bijection, stepped, *stride, block);
+                    let may_be_beyond = fill_block(bijection, stepped, *stride, block);
+                    if may_be_beyond {
+                        walk_cycles(bijection, *next, block);
+                    }
+                    *next += LANES as u64;
                 }
             },
         );
     }
 }
 
-/// The samples of [`LANES`] places; `stepped` moves on by as many.
+/// The samples of [`LANES`] places, before any walk along cycles, and whether one may be needed;
+/// `stepped` moves on by as many.
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "the loop runs along the inner arrays")]
 fn fill_block<const P: usize>(
@@ -320,7 +324,7 @@ fn fill_block<const P: usize>(
     stepped: &mut Digits<P>,
     stride: [u16; P],
     samples: &mut [i64],
-) {
+) -> bool {
     let mut digits = *stepped;
     for lane in 0..LANES {
         let sum = add(from_fn(|part| stepped[part][lane]), stride, bijection.parts);
@@ -352,11 +356,94 @@ fn fill_block<const P: usize>(
         }
         *sample = number;
     }
-    if u64::from(top) >= beyond {
-        for sample in samples {
-            if sample.cast_unsigned() >= bijection.num_samples {
-                *sample = bijection.at(sample.cast_unsigned()).cast_signed();
+    u64::from(top) >= beyond
+}
+
+/// Puts samples where a block holds numbers beyond them. Places past the last sample, which a block
+/// may hold too, are left alone: a cycle from there need not come back.
+#[cold]
+fn walk_cycles<const P: usize>(bijection: &Bijection<P>, first: u64, samples: &mut [i64]) {
+    for (place, sample) in (first..bijection.num_samples).zip(samples) {
+        if sample.cast_unsigned() >= bijection.num_samples {
+            *sample = bijection.at(place).cast_signed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn first<const P: usize>(num_samples: u64, seed: u64, pass: u64) -> [u64; 4] {
+        let bijection = Bijection::<P>::new(num_samples, seed, pass);
+        from_fn(|place| bijection.at(place as u64))
+    }
+
+    #[test]
+    fn golden_orders() {
+        assert_eq!(first::<2>(4_096, 0, 0), [3_287, 3_978, 2_400, 3_398]);
+        assert_eq!(first::<2>(50_000, 1, 2), [8_899, 19_818, 26_334, 27_392]);
+        let billion = [43_628_297, 828_768_656, 998_756_379, 865_853_236];
+        assert_eq!(first::<2>(MAX_TWO_PARTS, 0, 5), billion);
+        let trillion = [452_838_936_940, 437_552_545_421, 835_982_364_062, 693_893_445_651];
+        assert_eq!(first::<3>(1_000_000_000_000, u64::MAX, 7), trillion);
+    }
+
+    #[test]
+    fn parts_are_balanced_and_waste_little() {
+        for num_samples in [LEAST, LEAST + 1, 50_000, 65_537, 1_000_003, 1 << 29, MAX_TWO_PARTS] {
+            let parts = split::<2>(num_samples).map(u64::from);
+            let size: u64 = parts.iter().product();
+            assert!(parts.iter().all(|&part| part <= MAX_PART), "{num_samples}: {parts:?}");
+            assert!(size >= num_samples && size - num_samples <= num_samples / 256, "{parts:?}");
+            assert!(parts[1] < 2 * parts[0] && parts[0] < 2 * parts[1], "{parts:?}");
+        }
+        for num_samples in [MAX_TWO_PARTS + 1, 1_000_000_000_000, MAX_THREE_PARTS] {
+            let parts = split::<3>(num_samples).map(u64::from);
+            let size: u64 = parts.iter().product();
+            assert!(parts.iter().all(|&part| part <= MAX_PART), "{num_samples}: {parts:?}");
+            assert!(size >= num_samples && size - num_samples <= num_samples / 256, "{parts:?}");
+        }
+    }
+
+    /// Reads stretches here and there, on the vectors at hand and on none.
+    fn assert_reads<const P: usize>(num_samples: u64, seed: u64, stretches: &[(u64, usize)]) {
+        let bijection = Bijection::<P>::new(num_samples, seed, 1);
+        let mut walk = Walk::new(bijection.clone());
+        let mut scalar = walk.clone();
+        scalar.blocks.arch = Arch::Scalar;
+        for &(first, length) in stretches {
+            let first = first % num_samples;
+            let length = length.min(usize::try_from(num_samples - first).unwrap());
+            let expected: Vec<i64> =
+                (first..).take(length).map(|place| bijection.at(place).cast_signed()).collect();
+            for walk in [&mut walk, &mut scalar] {
+                let mut samples = vec![-1; length];
+                walk.read(first, &mut samples);
+                assert!(samples == expected, "{length} of {num_samples} from {first}");
             }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn reading_equals_the_definition(
+            two in LEAST..=MAX_TWO_PARTS,
+            few in LEAST..20_000,
+            three in MAX_TWO_PARTS + 1..=MAX_THREE_PARTS,
+            seed: u64,
+            stretches in prop::collection::vec((any::<u64>(), 1_usize..5_000), 1..5),
+        ) {
+            // The last of them ends with the pass.
+            let mut stretches = stretches;
+            stretches.push((few - 700, 700));
+            assert_reads::<2>(few, seed, &stretches);
+            assert_reads::<3>(few, seed, &stretches);
+            assert_reads::<2>(two, seed, &stretches);
+            assert_reads::<3>(three, seed, &stretches);
         }
     }
 }

@@ -129,3 +129,56 @@ fn shuffle_buckets(buffer: &mut [u32], lengths: &[usize], seed: u64, pass: u64, 
         run(mine);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn exact(num_samples: u64, seed: u64, pass: u64, threads: usize) -> Vec<u32> {
+        let mut order = Vec::new();
+        fill(&mut order, num_samples, seed, pass, threads).unwrap();
+        order
+    }
+
+    #[test]
+    fn golden_orders() {
+        assert_eq!(exact(10, 0, 0, 1), [7, 0, 4, 2, 1, 9, 6, 5, 8, 3]);
+        assert_eq!(exact(10, 0, 1, 1), [8, 4, 6, 9, 3, 1, 0, 2, 7, 5]);
+        assert_eq!(exact(9, u64::MAX, 1 << 40, 1), [0, 7, 3, 2, 6, 1, 8, 4, 5]);
+        let bucketed = exact(LEAST_BUCKETED, 3, 1, 1);
+        assert_eq!(bucketed[..5], [199_059, 1_290_207, 195_706, 371_645, 292_678]);
+        assert_eq!(bucketed[bucketed.len() - 3..], [937_903, 1_907_825, 401_504]);
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        let one = exact(LEAST_BUCKETED + 12_345, 1, 2, 1);
+        for threads in [2, 3, 1_000] {
+            assert!(exact(LEAST_BUCKETED + 12_345, 1, 2, threads) == one, "{threads} threads");
+        }
+    }
+
+    #[test]
+    fn buckets_fit_their_caches() {
+        let bits = |length: u64| label_bits(usize::try_from(length).unwrap());
+        assert_eq!([bits(LEAST_BUCKETED), bits(10_000_000), bits(1 << 28)], [6, 8, 8]);
+        assert_eq!(bits(1 << 32), 11);
+    }
+
+    proptest! {
+        #[test]
+        fn an_order_is_a_permutation(num_samples in 1_u64..3_000, seed: u64, pass: u64) {
+            let mut order = exact(num_samples, seed, pass, 1);
+            order.sort_unstable();
+            prop_assert!(order.into_iter().map(u64::from).eq(0..num_samples));
+        }
+
+        #[test]
+        fn a_buffer_used_before_changes_nothing(before in 1_u64..500, num_samples in 1_u64..500) {
+            let mut order = exact(before, 1, 2, 1);
+            fill(&mut order, num_samples, 3, 4, 1).unwrap();
+            prop_assert_eq!(order, exact(num_samples, 3, 4, 1));
+        }
+    }
+}
