@@ -318,4 +318,32 @@ mod tests {
         assert_eq!(take(&batches, 0, 5, 0, 0), Err(Error::WorldSize));
         assert_eq!(Boundary::resolve("pad"), Err(Error::UnknownBoundary("pad".into())));
     }
+
+    #[test]
+    fn what_is_ready_is_read_at_once_and_nothing_else_is() {
+        for order in ["exact", "bijective"] {
+            let batches = Batches::new(5_000, 3, order, Boundary::Wrap, 2).unwrap();
+            let mut samples = [0; 7];
+            assert!(!batches.fill_at_once(4_990, &mut samples));
+            let whole = take(&batches, 4_990, 7, 0, 1).unwrap();
+            assert!(batches.fill_at_once(4_990, &mut samples));
+            assert_eq!(samples[..], whole);
+            // The last of them lies in the next pass.
+            assert!(!batches.fill_at_once(4_994, &mut samples));
+        }
+    }
+
+    #[test]
+    fn threads_change_nothing() {
+        for (order, num_samples) in [("exact", 400_000), ("bijective", 500_000)] {
+            let read = |threads| {
+                let batches = Batches::new(num_samples, 3, order, Boundary::Wrap, threads).unwrap();
+                let mut samples = vec![0; 700_001];
+                batches.fill(123, &mut samples).unwrap();
+                samples
+            };
+            let one = read(1);
+            assert!(read(2) == one && read(5) == one, "{order}");
+        }
+    }
 }

@@ -16,13 +16,10 @@
 //! This is a Feistel network on digits of any base (Black and Rogaway, "Ciphers with arbitrary finite
 //! domains", CT-RSA 2002: cycle walking keeps it a bijection of the samples alone) behind one step of
 //! a linear congruential generator, without which more rounds are needed. Everything is 16 bits
-//! wide, so that [`Walk`] computes many places at once with the vectors of any processor.
+//! wide, so that
+//! `walk` computes many places at once with the vectors of any processor.
 //! The number of rounds is part of the order's version.
 #![expect(clippy::inline_always, reason = "what is not inlined is not compiled for the vectors")]
-
-use std::array::from_fn;
-
-use pulp::{Arch, Simd, WithSimd};
 
 use crate::Random;
 
@@ -33,11 +30,6 @@ pub(crate) const MAX_TWO_PARTS: u64 = 1 << 30;
 pub(crate) const MAX_THREE_PARTS: u64 = 1 << 45;
 /// The largest part: sums of two digits fit 16 bits.
 const MAX_PART: u64 = 1 << 15;
-/// Places that [`Walk`] computes at once.
-const LANES: usize = 512;
-/// Places that [`Walk`] keeps ready for small reads.
-const READY: usize = 4 * LANES;
-
 /// Every digit is mixed with all others this many times over: a part hears of all others after two
 /// rounds where there are two parts, after six where there are three.
 const fn rounds(parts: usize) -> usize {
@@ -49,7 +41,7 @@ const fn rounds(parts: usize) -> usize {
 
 /// The words of one round.
 #[derive(Debug, Clone, Copy)]
-struct Key {
+pub(crate) struct Key {
     add: u16,
     multiply: u16,
     multiply_again: u16,
@@ -58,12 +50,14 @@ struct Key {
 /// One pass's order.
 #[derive(Debug, Clone)]
 pub(crate) struct Bijection<const P: usize> {
-    num_samples: u64,
-    parts: [u16; P],
-    size: u64,
+    pub(crate) num_samples: u64,
+    pub(crate) parts: [u16; P],
+    /// The product of the parts.
+    pub(crate) size: u64,
     multiplier: u64,
-    offset: u64,
-    keys: Vec<Key>,
+    pub(crate) offset: u64,
+    /// One of each round.
+    pub(crate) keys: Vec<Key>,
 }
 
 impl<const P: usize> Bijection<P> {
@@ -115,14 +109,14 @@ impl<const P: usize> Bijection<P> {
 
     /// `(place * multiplier + offset) mod size`.
     #[expect(clippy::cast_possible_truncation, reason = "a remainder of a 64-bit number")]
-    fn step(&self, place: u64, offset: u64) -> u64 {
+    pub(crate) fn step(&self, place: u64, offset: u64) -> u64 {
         let product = u128::from(place) * u128::from(self.multiplier) + u128::from(offset);
         (product % u128::from(self.size)) as u64
     }
 
     /// The digits of a number below `size`, most significant first.
     #[expect(clippy::cast_possible_truncation, reason = "a remainder of a 16-bit number")]
-    fn digits(&self, mut number: u64) -> [u16; P] {
+    pub(crate) fn digits(&self, mut number: u64) -> [u16; P] {
         let mut digits = [0; P];
         for (digit, &part) in digits.iter_mut().zip(&self.parts).rev() {
             *digit = (number % u64::from(part)) as u16;
@@ -166,7 +160,7 @@ fn coprime(a: u64, b: u64) -> bool {
 
 /// What one round makes of a digit.
 #[inline(always)]
-fn mix(source: u16, target: u16, part: u16, key: Key) -> u16 {
+pub(crate) fn mix(source: u16, target: u16, part: u16, key: Key) -> u16 {
     let word = source.wrapping_add(key.add).wrapping_mul(key.multiply);
     let word = (word ^ (word >> 8)).wrapping_mul(key.multiply_again);
     let scaled = (u32::from(word) * u32::from(part)) >> 16;
@@ -179,106 +173,13 @@ fn reduce(sum: u16, part: u16) -> u16 {
     sum.min(sum.wrapping_sub(part))
 }
 
-/// Digits of many numbers, place by place.
-type Digits<const P: usize> = [[u16; LANES]; P];
-
-/// Reads a [`Bijection`] from place to place.
-#[derive(Debug, Clone)]
-pub(crate) struct Walk<const P: usize> {
-    blocks: Blocks<P>,
-    /// The samples from `first_ready` on, computed ahead for reads smaller than a block.
-    ready: Vec<i64>,
-    first_ready: u64,
-}
-
-impl<const P: usize> Walk<P> {
-    pub(crate) fn new(bijection: Bijection<P>) -> Self {
-        Self { blocks: Blocks::new(bijection), ready: Vec::new(), first_ready: 0 }
-    }
-
-    /// Writes the samples from the place `first` on.
-    pub(crate) fn read(&mut self, mut first: u64, mut samples: &mut [i64]) {
-        while !samples.is_empty() {
-            let ready = usize::try_from(first.wrapping_sub(self.first_ready)).ok();
-            let taken = match ready.and_then(|offset| self.ready.get(offset..)) {
-                Some(ready) if !ready.is_empty() => {
-                    let taken = ready.len().min(samples.len());
-                    samples[..taken].copy_from_slice(&ready[..taken]);
-                    taken
-                }
-                _ if samples.len() >= READY => {
-                    let taken = samples.len() / LANES * LANES;
-                    self.blocks.compute(first, &mut samples[..taken]);
-                    taken
-                }
-                _ => {
-                    self.ready.resize(READY, 0);
-                    self.blocks.compute(first, &mut self.ready);
-                    self.first_ready = first;
-                    0
-                }
-            };
-            samples = &mut samples[taken..];
-            first += taken as u64;
-        }
-    }
-}
-
-/// Computes a [`Bijection`] [`LANES`] places at a time.
-#[derive(Debug, Clone)]
-struct Blocks<const P: usize> {
-    bijection: Bijection<P>,
-    arch: Arch,
-    /// What the step makes of the places from `next` on.
-    stepped: Digits<P>,
-    next: u64,
-    /// The digits of what a block adds to them.
-    stride: [u16; P],
-}
-
-impl<const P: usize> Blocks<P> {
-    fn new(bijection: Bijection<P>) -> Self {
-        let stride = bijection.digits(bijection.step(LANES as u64, 0));
-        let stepped = [[0; LANES]; P];
-        let mut blocks = Self { bijection, arch: Arch::new(), stepped, next: 0, stride };
-        blocks.seek(0);
-        blocks
-    }
-
-    /// Writes whole blocks of samples from the place `first` on.
-    fn compute(&mut self, first: u64, samples: &mut [i64]) {
-        if first != self.next {
-            self.seek(first);
-        }
-        self.arch.dispatch(Compute { blocks: self, samples });
-    }
-
-    /// Makes `place` the next one: the first place's digits, then twice as many at each turn.
-    fn seek(&mut self, place: u64) {
-        let bijection = &self.bijection;
-        let first = bijection.digits(bijection.step(place % bijection.size, bijection.offset));
-        for (digits, digit) in self.stepped.iter_mut().zip(first) {
-            digits[0] = digit;
-        }
-        let mut known = 1;
-        while known < LANES {
-            let stride = bijection.digits(bijection.step(known as u64, 0));
-            for lane in 0..known {
-                let digits = from_fn(|part| self.stepped[part][lane]);
-                let sum = add(digits, stride, bijection.parts);
-                for (digits, digit) in self.stepped.iter_mut().zip(sum) {
-                    digits[known + lane] = digit;
-                }
-            }
-            known *= 2;
-        }
-        self.next = place;
-    }
-}
-
 /// The sum of two numbers modulo the product of the parts, digit by digit.
 #[inline(always)]
-fn add<const P: usize>(mut digits: [u16; P], stride: [u16; P], parts: [u16; P]) -> [u16; P] {
+pub(crate) fn add<const P: usize>(
+    mut digits: [u16; P],
+    stride: [u16; P],
+    parts: [u16; P],
+) -> [u16; P] {
     let mut carry = 0;
     for part in (0..P).rev() {
         let sum = digits[part] + stride[part] + carry;
@@ -288,92 +189,10 @@ fn add<const P: usize>(mut digits: [u16; P], stride: [u16; P], parts: [u16; P]) 
     digits
 }
 
-/// The work of [`Blocks::compute`], compiled for each kind of vectors and chosen at run time.
-struct Compute<'a, const P: usize> {
-    blocks: &'a mut Blocks<P>,
-    samples: &'a mut [i64],
-}
-
-impl<const P: usize> WithSimd for Compute<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        simd.vectorize(
-            #[inline(always)]
-            || {
-                let Blocks { bijection, stepped, stride, next, .. } = self.blocks;
-                for block in self.samples.chunks_exact_mut(LANES) {
-                    let may_be_beyond = fill_block(bijection, stepped, *stride, block);
-                    if may_be_beyond {
-                        walk_cycles(bijection, *next, block);
-                    }
-                    *next += LANES as u64;
-                }
-            },
-        );
-    }
-}
-
-/// The samples of [`LANES`] places, before any walk along cycles, and whether one may be needed;
-/// `stepped` moves on by as many.
-#[inline(always)]
-#[expect(clippy::needless_range_loop, reason = "the loop runs along the inner arrays")]
-fn fill_block<const P: usize>(
-    bijection: &Bijection<P>,
-    stepped: &mut Digits<P>,
-    stride: [u16; P],
-    samples: &mut [i64],
-) -> bool {
-    let mut digits = *stepped;
-    for lane in 0..LANES {
-        let sum = add(from_fn(|part| stepped[part][lane]), stride, bijection.parts);
-        for part in 0..P {
-            stepped[part][lane] = sum[part];
-        }
-    }
-    for sweep in bijection.keys.chunks_exact(P) {
-        for (target, &key) in sweep.iter().enumerate() {
-            let part = bijection.parts[target];
-            let Ok([targets, sources]) = digits.get_disjoint_mut([target, (target + 1) % P]) else {
-                unreachable!("a part is not the one after it");
-            };
-            for (target, &source) in targets.iter_mut().zip(&*sources) {
-                *target = mix(source, *target, part, key);
-            }
-        }
-    }
-    // The two first digits fit 32 bits, and tell whether any number can be beyond the samples.
-    let (second, rest) = (u32::from(bijection.parts[1]), &bijection.parts[2..]);
-    let beyond = rest.iter().fold(bijection.num_samples, |limit, &part| limit / u64::from(part));
-    let mut top = 0;
-    for (lane, sample) in samples.iter_mut().enumerate() {
-        let head = u32::from(digits[0][lane]) * second + u32::from(digits[1][lane]);
-        top = top.max(head);
-        let mut number = i64::from(head);
-        for (digit, &part) in digits[2..].iter().zip(rest) {
-            number = number * i64::from(part) + i64::from(digit[lane]);
-        }
-        *sample = number;
-    }
-    u64::from(top) >= beyond
-}
-
-/// Puts samples where a block holds numbers beyond them. Places past the last sample, which a block
-/// may hold too, are left alone: a cycle from there need not come back.
-#[cold]
-fn walk_cycles<const P: usize>(bijection: &Bijection<P>, first: u64, samples: &mut [i64]) {
-    for (place, sample) in (first..bijection.num_samples).zip(samples) {
-        if sample.cast_unsigned() >= bijection.num_samples {
-            *sample = bijection.at(place).cast_signed();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use std::array::from_fn;
 
     fn first<const P: usize>(num_samples: u64, seed: u64, pass: u64) -> [u64; 4] {
         let bijection = Bijection::<P>::new(num_samples, seed, pass);
@@ -404,46 +223,6 @@ mod tests {
             let size: u64 = parts.iter().product();
             assert!(parts.iter().all(|&part| part <= MAX_PART), "{num_samples}: {parts:?}");
             assert!(size >= num_samples && size - num_samples <= num_samples / 256, "{parts:?}");
-        }
-    }
-
-    /// Reads stretches here and there, on the vectors at hand and on none.
-    fn assert_reads<const P: usize>(num_samples: u64, seed: u64, stretches: &[(u64, usize)]) {
-        let bijection = Bijection::<P>::new(num_samples, seed, 1);
-        let mut walk = Walk::new(bijection.clone());
-        let mut scalar = walk.clone();
-        scalar.blocks.arch = Arch::Scalar;
-        for &(first, length) in stretches {
-            let first = first % num_samples;
-            let length = length.min(usize::try_from(num_samples - first).unwrap());
-            let expected: Vec<i64> =
-                (first..).take(length).map(|place| bijection.at(place).cast_signed()).collect();
-            for walk in [&mut walk, &mut scalar] {
-                let mut samples = vec![-1; length];
-                walk.read(first, &mut samples);
-                assert!(samples == expected, "{length} of {num_samples} from {first}");
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(100))]
-
-        #[test]
-        fn reading_equals_the_definition(
-            two in LEAST..=MAX_TWO_PARTS,
-            few in LEAST..20_000,
-            three in MAX_TWO_PARTS + 1..=MAX_THREE_PARTS,
-            seed: u64,
-            stretches in prop::collection::vec((any::<u64>(), 1_usize..5_000), 1..5),
-        ) {
-            // The last of them ends with the pass.
-            let mut stretches = stretches;
-            stretches.push((few - 700, 700));
-            assert_reads::<2>(few, seed, &stretches);
-            assert_reads::<3>(few, seed, &stretches);
-            assert_reads::<2>(two, seed, &stretches);
-            assert_reads::<3>(three, seed, &stretches);
         }
     }
 }

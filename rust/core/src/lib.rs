@@ -18,6 +18,7 @@ mod rng;
 mod run;
 #[cfg(test)]
 mod uniformity;
+mod walk;
 
 pub use advance::advance;
 pub use batches::{Batches, Boundary, MAX_POSITION, share};

@@ -3,7 +3,8 @@
 use std::iter::zip;
 use std::sync::Arc;
 
-use crate::bijection::{self, Bijection, Walk};
+use crate::bijection::{self, Bijection};
+use crate::walk::Walk;
 use crate::{Error, exact};
 
 /// The most samples that any order takes: three parts of 15 bits.

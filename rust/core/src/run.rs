@@ -107,3 +107,74 @@ impl Run {
         self.shares
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Boundary;
+    use proptest::prelude::*;
+
+    const BOUNDARIES: [Boundary; 3] = [Boundary::Keep, Boundary::Drop, Boundary::Wrap];
+
+    proptest! {
+        #[test]
+        fn deals_out_what_one_batch_after_another_is(
+            num_samples in 2_u64..60,
+            part in 0.0..1.0_f64,
+            start in 0_u64..100,
+            more in 0_u64..200,
+            cut in 0_u64..200,
+            world_size in 1_u64..4,
+            boundary in prop::sample::select(&BOUNDARIES[..]),
+        ) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 60")]
+            let size = (1 + (part * num_samples as f64) as u64).max(world_size).min(num_samples);
+            let batches =
+                Arc::new(Batches::new(num_samples, 1, "exact", boundary, 1).unwrap());
+            let start = batches.start(start, size).unwrap();
+            let (until, cut) = (start + more, start + cut);
+            let mut run =
+                Run::new(Arc::clone(&batches), start, size, until, None, world_size, 0);
+            let mut position = start;
+            let mut count = 0;
+            while let Ok(run) = &mut run {
+                let begin = batches.start(position, size).unwrap();
+                if begin >= until.min(cut) {
+                    run.stop_at(cut);
+                    prop_assert_eq!(run.next_positions(), Ok(None));
+                    break;
+                }
+                for rank in 0..world_size {
+                    prop_assert_eq!((run.count(), run.shares()), (count, rank));
+                    let expected = batches.positions(begin, size, rank, world_size);
+                    let got = run.next_positions();
+                    prop_assert_eq!(run.start(), begin);
+                    if expected.is_err() {
+                        prop_assert_eq!(got, expected.map(Some));
+                        return Ok(());
+                    }
+                    prop_assert_eq!(got, expected.map(Some));
+                }
+                position = batches.end(begin, size).unwrap();
+                count += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn goes_on_within_a_batch_and_is_refused_what_no_batch_is() {
+        let batches = Arc::new(Batches::new(10, 0, "sequential", Boundary::Keep, 1).unwrap());
+        let run = |size, rank, world_size, shares| {
+            Run::new(Arc::clone(&batches), 4, size, 10, rank, world_size, shares)
+        };
+        let mut dealing = run(4, None, 2, 1).unwrap();
+        assert_eq!(dealing.next_positions(), Ok(Some(6..8)));
+        assert_eq!((dealing.count(), dealing.shares()), (1, 0));
+        assert_eq!(dealing.next_positions(), Ok(Some(8..9)));
+        let mut second = run(4, Some(1), 2, 0).unwrap();
+        assert_eq!(second.next_positions(), Ok(Some(6..8)));
+        assert!(matches!(run(4, None, 2, 2), Err(Error::Rank { rank: 2, world_size: 2 })));
+        assert!(matches!(run(0, Some(0), 1, 0), Err(Error::BatchSize { got: 0, .. })));
+        assert!(matches!(run(2, Some(0), 3, 0), Err(Error::BatchBelowWorld { got: 2, .. })));
+    }
+}

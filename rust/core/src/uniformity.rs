@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::iter::zip;
 
 use crate::Order;
-use crate::bijection::{Bijection, Walk};
+use crate::bijection::Bijection;
 use crate::order::Pass;
+use crate::walk::Walk;
 
 /// Writes the order of a pass: `(seed, pass, samples)`.
 type Shuffle<'a> = &'a dyn Fn(u64, u64, &mut [i64]);
@@ -272,7 +273,7 @@ fn no_two_seeds_and_passes_share_an_order() {
         let mut order = vec![0; 5_000];
         for (seed, pass) in (0..120).flat_map(|seed| (0..120).map(move |pass| (seed, pass))) {
             // Torch takes two seeds that are 2^32 apart for one.
-            ordered(name)(seed % 60 + (seed / 60 << 32), pass, &mut order);
+            ordered(name)(seed % 60 + ((seed / 60) << 32), pass, &mut order);
             starts.insert(order[..6].to_vec());
         }
         assert_eq!(starts.len(), 120 * 120, "{name}");
