@@ -1,58 +1,164 @@
-"""One pass of batches of 128: ours beside torch's, in turn, in one process."""
+"""One pass of indices in batches of 128: ours beside torch's, in turn, in one process."""
+
+import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
 from batchramp.sampler import VariableBatchSampler
 
 BATCH_SIZE = 128
-ROUNDS = 7
-# Torch takes a fifth of a second for the largest: plain pytest runs these once.
-SIZES = (50_000, 1_000_000)
+# Rounds, and passes of each in a round, by number of samples: torch takes 20 seconds and
+# more for the largest, and of the smallest one pass would measure how cold the caches are.
+ROUNDS = {50_000: 9, 1_000_000: 7, 10_000_000: 3, 100_000_000: 2}
+PASSES = {50_000: 20, 1_000_000: 2, 10_000_000: 1, 100_000_000: 1}
+LARGE = 10_000_000
 
 
-def drain(sampler):
-    for _ in sampler:
+def drain(batches):
+    for _ in batches:
         pass
 
 
-def make_lists(num_samples):
-    for start in range(0, num_samples, BATCH_SIZE):
-        list(range(start, start + BATCH_SIZE))
+def repeated(function, count):
+    def call():
+        for _ in range(count):
+            function()
+
+    return call
 
 
-def samplers(num_samples):
+def ours(num_samples, order, output="list", threads=1):
+    # One sampler goes from pass to pass, as in training.
+    sampler = VariableBatchSampler(
+        num_samples, BATCH_SIZE, order=order, output=output, threads=threads
+    )
+    return lambda: drain(sampler)
+
+
+def passes(num_samples):
+    """Every way to go through one pass."""
+    tensor = torch.empty(num_samples, dtype=torch.int64)
+    buffer = torch.empty(BATCH_SIZE, dtype=torch.int64)
+    written, lists = tensor.numpy(), num_samples // BATCH_SIZE
+    bijective = VariableBatchSampler(num_samples, order="bijective", batch_size=1)
+    two = VariableBatchSampler(num_samples, order="bijective", batch_size=1, threads=2)
+    reused = VariableBatchSampler(num_samples, BATCH_SIZE, order="bijective")
+    source = BatchSampler(RandomSampler(range(num_samples)), BATCH_SIZE, False)
+    ready = list(range(10**6, 10**6 + BATCH_SIZE))
+    array = np.array(ready)
     return {
-        "torch": BatchSampler(RandomSampler(range(num_samples)), BATCH_SIZE, False),
-        "list": VariableBatchSampler(num_samples, BATCH_SIZE),
-        "numpy": VariableBatchSampler(num_samples, BATCH_SIZE, output="numpy"),
+        "torch BatchSampler": lambda: drain(source),
+        "torch.randperm(out=)": lambda: torch.randperm(num_samples, out=tensor),
+        "bijective, arrays": ours(num_samples, "bijective", "numpy"),
+        "exact, arrays": ours(num_samples, "exact", "numpy"),
+        "exact, arrays, 2 threads": ours(num_samples, "exact", "numpy", 2),
+        "bijective, lists": ours(num_samples, "bijective"),
+        "exact, lists": ours(num_samples, "exact"),
+        "bijective, into a buffer": lambda: drain(reused.batches_into(buffer)),
+        "bijective, whole pass": lambda: bijective.permutation(7, tensor),
+        "bijective, whole pass, 2 threads": lambda: two.permutation(7, tensor),
+        # The floors: every index written, every array made, every list made.
+        "floor of writing": lambda: written.fill(1),
+        "floor of arrays": lambda: drain(array.copy() for _ in range(lists)),
+        "floor of lists": lambda: drain(array.tolist() for _ in range(lists)),
     }
 
 
-@pytest.mark.parametrize("num_samples", SIZES)
-@pytest.mark.parametrize("name", ["torch", "list", "numpy"])
-def test_one_pass(benchmark, num_samples, name):
-    benchmark.group = f"{num_samples} samples"
-    benchmark(drain, samplers(num_samples)[name])
+def floor_of(name):
+    kinds = {"arrays": "arrays", "lists": "lists"}
+    return f"floor of {next((kinds[k] for k in kinds if k in name), 'writing')}"
 
 
-@pytest.mark.parametrize("num_samples", SIZES)
-def test_ratio_to_torch_and_distance_to_the_floor(benchmark, num_samples, in_turn, say):
-    both = samplers(num_samples)
-    buffer = np.empty(num_samples, dtype=np.int64)
-    functions = [lambda sampler=sampler: drain(sampler) for sampler in both.values()]
-    # The floors: each index written once into warm memory, and each list of them made.
-    functions.append(lambda: buffer.fill(1))
-    functions.append(lambda: make_lists(num_samples))
-    turns = in_turn(functions, ROUNDS)
-    benchmark.pedantic(functions[1], rounds=ROUNDS)
-    torch, lists, arrays, writing, making = range(5)
-    ns = [turns.seconds(index) / num_samples * 1e9 for index in range(5)]
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.timeout(1200)
+def test_one_pass(benchmark, in_turn, say, one_thread):
+    sizes = ROUNDS if benchmark.enabled else [min(ROUNDS)]
+    for num_samples in sizes:
+        functions, count = passes(num_samples), PASSES[num_samples]
+        turns = in_turn(
+            [repeated(function, count) for function in functions.values()],
+            ROUNDS[num_samples],
+        )
+        say(table(num_samples, list(functions), turns))
+    smallest = passes(min(ROUNDS))["bijective, arrays"]
+    benchmark.pedantic(smallest, rounds=9, iterations=20)
+
+
+def table(num_samples, names, turns):
+    rounds, count = ROUNDS[num_samples], PASSES[num_samples]
+    lines = [f"{num_samples} samples, ns an index (median of {rounds} rounds):"]
+    for index, name in enumerate(names):
+        each = turns.seconds(index) / (num_samples * count) * 1e9
+        line = f"  {name:33} {each:8.2f}"
+        if not name.startswith(("torch", "floor")):
+            peer = "torch.randperm(out=)" if "whole" in name else "torch BatchSampler"
+            ratio = turns.ratio(names.index(peer), index)
+            above = turns.ratio(index, names.index(floor_of(name)))
+            line += f"  {ratio:6.1f}x {peer:21} {above:5.1f}x the {floor_of(name)}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
+MEASURE = """
+import json, sys, time
+import psutil
+from batchramp.sampler import VariableBatchSampler
+
+def resident():
+    return psutil.Process().memory_info().rss
+
+num_samples, order = int(sys.argv[1]), sys.argv[2]
+next(iter(VariableBatchSampler(10_000, 128, order=order, output="numpy")))
+before = resident()
+begun = time.perf_counter()
+sampler = VariableBatchSampler(num_samples, 128, order=order, output="numpy")
+next(iter(sampler))
+first = time.perf_counter() - begun
+half = sampler.state_dict() | {
+    "samples_consumed_global": num_samples // 256 * 128,
+    "batches_yielded": num_samples // 256,
+}
+fresh = VariableBatchSampler(num_samples, 128, order=order, output="numpy")
+begun = time.perf_counter()
+fresh.load_state_dict(half)
+next(iter(fresh))
+resumed = time.perf_counter() - begun
+del fresh
+# The start of a pass, its middle and its end are in memory by now, if anything is.
+for index, _ in enumerate(sampler):
+    if index > 1000:
+        break
+print(json.dumps([first, resumed, resident() - before]))
+"""
+
+
+@pytest.mark.parametrize("order", ["bijective", "exact"])
+def test_first_batch_resume_and_memory(benchmark, order, say):
+    num_samples = LARGE if benchmark.enabled else 50_000
+    begun = time.perf_counter()
+    out = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(num_samples), order],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    benchmark.pedantic(lambda: None, rounds=1)
+    benchmark.extra_info["process_seconds"] = time.perf_counter() - begun
+    first, resumed, memory = json.loads(out)
     say(
-        f"{num_samples} samples, batches of {BATCH_SIZE}, ns per index: torch "
-        f"{ns[torch]:.1f}, list {ns[lists]:.1f} ({turns.ratio(torch, lists):.1f}x torch, "
-        f"{turns.ratio(lists, making):.1f}x the floor of making lists), numpy "
-        f"{ns[arrays]:.1f} ({turns.ratio(torch, arrays):.1f}x torch, "
-        f"{turns.ratio(arrays, writing):.1f}x the floor of writing int64)"
+        f"{num_samples} samples, {order}: first batch {first * 1e3:.2f} ms, resume at half "
+        f"a pass {resumed * 1e3:.2f} ms, {memory / num_samples:.2f} bytes an index resident"
     )

@@ -1,6 +1,7 @@
 """Batches of a scheduled size for any trainer that takes a torch batch sampler."""
 
 from collections.abc import Callable, Iterator, Mapping, Sized
+from itertools import chain
 from typing import Any, cast, overload
 
 import numpy as np
@@ -125,7 +126,11 @@ class VariableBatchSampler(BatchSampler):
         return cast("Iterator[list[int]]", self._draw(self._output))
 
     def _draw(self, output: str | NDArray[np.int64]) -> Iterator[Any]:
-        """Yields what the native runs make of one pass's batches."""
+        # Every batch then costs a call into the run, and none into Python.
+        return chain.from_iterable(self._runs(output))
+
+    def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
+        """Yields one pass's batches as runs of one size, each to be drawn to its end."""
         self._begin_pass()
         generation, cursor = self._generation, self._base
         end = self._pass_end(cursor.pass_index)
@@ -146,7 +151,7 @@ class VariableBatchSampler(BatchSampler):
             # its owner, but is no longer where the sampler stands.
             if generation == self._generation:
                 self._run = run
-            yield from run
+            yield run
             cursor = self._after(cursor, run)
             if generation == self._generation:
                 self._base, self._run = cursor, None

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Batches, Error};
+use crate::{Batches, Error, share};
 
 /// The shares of batches of one size, in turn: those of one rank, or of all ranks one by one.
 #[derive(Debug)]
@@ -74,17 +74,17 @@ impl Run {
             }
             self.start = start;
         }
+        let end = self.batches.end(self.start, self.batch_size)?;
         let rank = self.rank.unwrap_or(self.shares);
-        let positions =
-            self.batches.positions(self.start, self.batch_size, rank, self.world_size)?;
+        let share = share(end - self.start, rank, self.world_size)?;
         if self.rank.is_some() || rank + 1 == self.world_size {
-            self.position = self.batches.end(self.start, self.batch_size)?;
+            self.position = end;
             self.count += 1;
             self.shares = 0;
         } else {
             self.shares += 1;
         }
-        Ok(Some(positions))
+        Ok(Some(self.start + share.start..self.start + share.end))
     }
 
     /// Ends the run before the batches that begin at or past a position.

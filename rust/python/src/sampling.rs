@@ -7,7 +7,8 @@ use batchramp_core::Boundary;
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyInt, PyList};
 
 use crate::{unsigned, value_error};
 
@@ -249,7 +250,7 @@ impl Run {
         }
         read(py, batches, &positions, &mut self.samples)?;
         Ok(Some(match self.output {
-            Output::List => PyList::new(py, &self.samples)?.into_any(),
+            Output::List => list(py, &self.samples, batches.num_samples())?.into_any(),
             _ => PyArray1::from_slice(py, &self.samples).into_any(),
         }))
     }
@@ -278,6 +279,28 @@ impl Run {
     fn shares(&self) -> u64 {
         self.inner.shares()
     }
+}
+
+/// Indices below this are made into Python's integers once and for all: 2.5 MB.
+const SHARED_INDICES: u16 = u16::MAX;
+static SHARED: PyOnceLock<Vec<Py<PyInt>>> = PyOnceLock::new();
+
+/// A list of indices, none of them negative. Making its integers is nearly all that a list costs, so that where all of
+/// them are small, the lists share them.
+fn list<'py>(py: Python<'py>, samples: &[i64], num_samples: u64) -> PyResult<Bound<'py, PyList>> {
+    if num_samples > u64::from(SHARED_INDICES) {
+        return PyList::new(py, samples);
+    }
+    let shared = SHARED.get_or_init(py, || {
+        (0..SHARED_INDICES)
+            .map(|index| {
+                let Ok(index) = index.into_pyobject(py);
+                index.unbind()
+            })
+            .collect()
+    });
+    let at = |&sample: &i64| &shared[usize::try_from(sample).unwrap_or(usize::MAX)];
+    PyList::new(py, samples.iter().map(at))
 }
 
 /// Reads the samples at some positions into a buffer that is used again.
