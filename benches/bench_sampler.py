@@ -84,7 +84,8 @@ def one_thread():
 
 
 @pytest.mark.timeout(1200)
-def test_one_pass(benchmark, in_turn, say, one_thread):
+@pytest.mark.usefixtures("one_thread")
+def test_one_pass(benchmark, in_turn, say):
     sizes = ROUNDS if benchmark.enabled else [min(ROUNDS)]
     for num_samples in sizes:
         functions, count = passes(num_samples), PASSES[num_samples]
