@@ -67,3 +67,10 @@ def test_every_column_is_documented(tmp_path):
     text = (ROOT / "docs/results.md").read_text()
     for column in (*COLUMNS, "trial", "panel", "schedule"):
         assert f"`{column}`" in text
+
+
+def test_the_lines_about_the_sampler_run():
+    names = {}
+    for source in blocks("docs/sampler.md", "python"):
+        exec(source, names)
+    assert names["updates"] == 391
