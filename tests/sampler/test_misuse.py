@@ -41,9 +41,13 @@ SIZES = [{"batch_size": 7}, {"schedule": ramp}]
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_threads_with_iterators_of_their_own_get_whole_passes(sizes):
+def test_threads_with_iterators_of_their_own_get_whole_passes_or_are_told(sizes):
     sampler = VariableBatchSampler(5000, **sizes)
-    for batches in in_threads(lambda: list(sampler)):
+    found = in_threads(lambda: list(sampler))
+    told = [one for one in found if isinstance(one, str)]
+    assert all("must be used by one thread at a time" in one for one in told)
+    assert len(told) < len(found)
+    for batches in (one for one in found if not isinstance(one, str)):
         assert sorted(itertools.chain(*batches)) == list(range(5000))
 
 

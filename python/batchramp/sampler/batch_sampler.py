@@ -500,7 +500,14 @@ class VariableBatchSampler(BatchSampler):
     @property
     def _cursor(self) -> Cursor:
         """Where the sampler stands: it is asked for less often than batches are."""
-        return self._base if self._run is None else self._after(self._base, self._run)
+        run = self._run
+        try:
+            return self._base if run is None else self._after(self._base, run)
+        except RuntimeError as error:  # the run is filling a batch, without the GIL
+            raise ValueError(
+                "sampler must be used by one thread at a time, got a call while another "
+                "thread draws a batch: give each thread a sampler of its own"
+            ) from error
 
     def _after(self, base: Cursor, run: Run) -> Cursor:
         """Where a run stands that began at `base`."""
