@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-PRELOADED = ["torch._dynamo", "accelerate.data_loader", "lightning.pytorch"]
+PRELOADED = [
+    "torch._dynamo",
+    "accelerate.data_loader",
+    "lightning.pytorch",
+    "transformers.trainer",
+]
 
 
 @pytest.fixture(autouse=True)
