@@ -1,5 +1,6 @@
 """Lightning's Trainer and Fabric: nothing is rebuilt without a word, no pass is cut."""
 
+import itertools
 import logging
 import os
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*has no `.*_dataloader`:UserWarning",
     "ignore:.*logging interval:UserWarning",
     "ignore:.*LeafSpec:FutureWarning",
+    "ignore:Checkpoint directory .* exists and is not empty:UserWarning",
     "ignore:.*isinstance.treespec, LeafSpec.:DeprecationWarning",
 )
 
@@ -70,11 +72,10 @@ class Hooked(Tiny):
 def new_trainer(folder, **keywords):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     return lightning.Trainer(
-        **{"devices": 1, "max_epochs": 3} | keywords,
+        **{"devices": 1, "max_epochs": 3, "enable_checkpointing": False} | keywords,
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
@@ -224,3 +225,26 @@ def test_prediction_comes_in_the_order_of_the_data(tmp_path):
     loader = loader_of(VariableBatchSampler(SAMPLES, schedule=even))
     with pytest.raises(ValueError, match="either batch_size or schedule must be given"):
         new_trainer(tmp_path).predict(Predicts(), loader)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_checkpoint_within_an_epoch_resumes_with_a_stateful_loader(tmp_path, workers):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def fit(**keywords):
+        model = Tiny()
+        loader = torchdata.StatefulDataLoader(
+            TensorDataset(torch.arange(SAMPLES)),
+            batch_sampler=VariableBatchSampler(SAMPLES, 6),
+            num_workers=workers,
+        )
+        keep = lightning.callbacks.ModelCheckpoint(
+            tmp_path, every_n_train_steps=13, save_top_k=-1, filename="{step}"
+        )
+        trainer = new_trainer(tmp_path, enable_checkpointing=True, callbacks=[keep])
+        trainer.fit(model, loader, **keywords)
+        return list(itertools.chain(*model.seen.values()))
+
+    whole = fit()
+    assert whole == list(itertools.chain(*passes(3, batch_size=6)))
+    assert fit(ckpt_path=tmp_path / "step=13.ckpt") == whole[13:]

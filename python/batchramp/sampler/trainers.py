@@ -207,12 +207,15 @@ def _check_lightning(loop: Any, sampler: BatchSampler) -> None:
     asked = trainer.limit_train_batches != 1.0 or trainer.overfit_batches
     if asked or len(loaders) != 1 or not _holds(loaders[0], sampler):
         return
+    if loop._should_reload_train_dl:  # it is about to ask for the length anew
+        return
     if loop.max_batches < len(sampler):
         raise ValueError(
             f"len() must not grow from pass to pass, got {len(sampler)} batches where "
             f"Lightning stops after {loop.max_batches}: write Trainer("
-            "reload_dataloaders_every_n_epochs=1), and sampler.set_epoch(epoch) before "
-            "fit() where it resumes"
+            "reload_dataloaders_every_n_epochs=1) and num_workers=0, and "
+            "sampler.set_epoch(epoch) before fit() where it resumes; or give it all "
+            "passes as one epoch (docs/trainers.md has the lines)"
         )
 
 
