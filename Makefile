@@ -53,6 +53,6 @@ $(VENV)/.installed: $(EXTENSION_SOURCES) | $(BIN)/python
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.installed
-	@echo "Installing the development tools ..."
-	@$(INSTALL) --group dev
+	@echo "Installing the development tools, and the trainers that the sampler is tested in ..."
+	@$(INSTALL) --group dev --group trainers
 	@touch $@

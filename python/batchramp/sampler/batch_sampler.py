@@ -16,11 +16,20 @@ from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after, whole
 from batchramp.sampler.sources import (
     StaticPlan,
     adopt,
+    check_batch_size,
     check_plan,
     check_ranks,
+    check_sizes,
     choose_boundary,
 )
-from batchramp.sampler.state import Cursor, read_state, write_state
+from batchramp.sampler.state import (
+    Cursor,
+    check_epoch,
+    check_place,
+    read_state,
+    write_state,
+)
+from batchramp.sampler.trainers import refuse_drawing, refuse_epoch, refuse_split
 
 
 class VariableBatchSampler(BatchSampler):
@@ -81,13 +90,7 @@ class VariableBatchSampler(BatchSampler):
         source = adopt(sampler, order, seed, rank, world_size)
         self._rank, self._world_size = check_ranks(source.rank, source.world_size)
         self._output = check_output(output)
-        if (batch_size is None) == (schedule is None):
-            raise ValueError(
-                "either batch_size or schedule must be given, got "
-                f"batch_size={batch_size!r} and schedule={schedule!r} (a trainer that "
-                "rebuilds its sampler loses the schedule: in Lightning, set "
-                "use_distributed_sampler=False)"
-            )
+        check_sizes(batch_size, schedule)
         planned = None if schedule is None or callable(schedule) else schedule
         chosen = choose_boundary(boundary, drop_last, planned)
         self._batches = Batches(
@@ -133,6 +136,7 @@ class VariableBatchSampler(BatchSampler):
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
         self._begin_pass()
         generation, cursor = self._generation, self._base
+        refuse_drawing(self, self._rank, self._world_size, cursor.pass_index)
         end = self._pass_end(cursor.pass_index)
         while cursor.position < end:
             start, size, until = self._sizes.draw(cursor.position)
@@ -195,7 +199,7 @@ class VariableBatchSampler(BatchSampler):
         Raises:
             ValueError: If an argument is out of its range.
         """
-        pass_index = whole("epoch", epoch, least=0)
+        pass_index = check_epoch("epoch", epoch, self.num_samples)
         if out is None:
             out = torch.empty(self.num_samples, dtype=torch.int64)
         array = writable(out)
@@ -228,11 +232,18 @@ class VariableBatchSampler(BatchSampler):
     def batch_size(self) -> int | None:
         """The global batch size if it is constant, None if a schedule varies it.
 
-        Setting it fixes the size from the next batch drawn on.
+        None too where shares are dealt out, which differ in length. Setting it fixes the
+        size from the next batch drawn on.
         """
-        if self._adjustable:
-            return self._sizes.size_at(self._drawn())
-        return self._sizes.constant
+        if self._rank is None and self._world_size > 1:
+            size = None
+        elif self._adjustable:
+            size = self._sizes.size_at(self._drawn())
+        else:
+            size = self._sizes.constant
+        if size is None:
+            refuse_split()
+        return size
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -243,10 +254,18 @@ class VariableBatchSampler(BatchSampler):
         """Whether the boundary is `drop`."""
         return self.boundary == "drop"
 
-    @property
-    def sampler(self) -> "VariableBatchSampler":  # type: ignore[override]  # likewise
+    @property  # type: ignore[override]  # torch's is any iterable of indices
+    def sampler(self) -> "VariableBatchSampler":
         """This sampler: where trainers look for a `set_epoch`."""
         return self
+
+    @sampler.setter
+    def sampler(self, sampler: object) -> None:
+        if sampler is not self:
+            raise ValueError(
+                "sampler must not be replaced: make another VariableBatchSampler of "
+                f"it, got {type(sampler).__name__}"
+            )
 
     @property
     def num_samples(self) -> int:
@@ -274,10 +293,13 @@ class VariableBatchSampler(BatchSampler):
             epoch: The pass, from 0.
 
         Raises:
-            ValueError: If it is not a whole number at or above 0.
+            ValueError: If it is not a whole number at or above 0, or if Accelerate's
+                loader says it and means another pass than the sampler's own.
         """
-        pass_index = whole("epoch", epoch, least=0)
-        if self._resuming and self._cursor.pass_index == pass_index:
+        pass_index = check_epoch("epoch", epoch, self.num_samples)
+        current = self._cursor.pass_index
+        refuse_epoch(self, pass_index, current, drawn=not self._resuming)
+        if self._resuming and current == pass_index:
             return
         self._place(self._pass_start(pass_index))
         self._resuming = True
@@ -392,6 +414,9 @@ class VariableBatchSampler(BatchSampler):
                 "state's slices_yielded must be 0 where the world size changed, "
                 f"got {cursor.slices}"
             )
+        if self._budget is not None and isinstance(self._sizes, SizeRuns):
+            end = self._pass_end(cursor.pass_index)
+            check_place(cursor, self._pass_start(cursor.pass_index), self._sizes, end)
         if runs is not None:
             checked = [(at, self._check_size(size)) for at, size in runs]
             self._sizes = SizeRuns(self._batches, checked)
@@ -403,18 +428,7 @@ class VariableBatchSampler(BatchSampler):
 
     def _check_size(self, size: int) -> int:
         """A global batch size, checked against the samples and the ranks."""
-        size = whole("batch_size", size)
-        if not 1 <= size <= self.num_samples:
-            raise ValueError(
-                f"batch_size must be between 1 and {self.num_samples} "
-                f"(the number of samples), got {size}"
-            )
-        if size < self._world_size:
-            raise ValueError(
-                f"batch_size must be at least {self._world_size} (world_size), so that "
-                f"every rank has a sample, got {size}"
-            )
-        return size
+        return check_batch_size(size, self.num_samples, self._world_size)
 
     def _check_shares(self, origin: Cursor) -> None:
         """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
@@ -486,7 +500,14 @@ class VariableBatchSampler(BatchSampler):
     @property
     def _cursor(self) -> Cursor:
         """Where the sampler stands: it is asked for less often than batches are."""
-        return self._base if self._run is None else self._after(self._base, self._run)
+        run = self._run
+        try:
+            return self._base if run is None else self._after(self._base, run)
+        except RuntimeError as error:  # the run is filling a batch, without the GIL
+            raise ValueError(
+                "sampler must be used by one thread at a time, got a call while another "
+                "thread draws a batch: give each thread a sampler of its own"
+            ) from error
 
     def _after(self, base: Cursor, run: Run) -> Cursor:
         """Where a run stands that began at `base`."""

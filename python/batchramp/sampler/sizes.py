@@ -204,7 +204,9 @@ class CalledSizes:
     def forget(self, position: int) -> None:
         """Forgets what was said of other positions than those from here on."""
         self._said = {
-            start: size for start, size in self._said.items() if start >= position
+            start: size
+            for start, size in self._said.copy().items()
+            if start >= position
         }
 
     def _ask_anew(self, position: int) -> int:

@@ -11,6 +11,7 @@ from torch.utils.data import (
 )
 
 from batchramp.sampler.sizes import whole
+from batchramp.sampler.trainers import refuse_rebuild
 
 
 class _Horizon(Protocol):
@@ -63,20 +64,27 @@ def adopt(
     """Reads the argument `sampler`; exact types only, as a subclass draws otherwise."""
     seed = whole("seed", seed, least=0)
     if type(sampler) is DistributedSampler:
-        given = (rank, world_size, seed)
-        theirs = (sampler.rank, sampler.num_replicas, sampler.seed)
-        if any(
-            mine not in (default, adopted)
-            for mine, default, adopted in zip(given, (0, 1, 0), theirs, strict=True)
-        ):
+        refuse_rebuild(sampler)
+        if (rank, world_size) != (0, 1):
             raise ValueError(
-                "rank, world_size and seed must agree with the DistributedSampler's "
-                f"{theirs}, got {given}"
+                "rank and world_size must be left out with a DistributedSampler, which "
+                f"brings its own and multiplies batch_size, got rank={rank} and "
+                f"world_size={world_size} (in Lightning, set "
+                "use_distributed_sampler=False to keep them)"
+            )
+        if seed not in (0, sampler.seed):
+            raise ValueError(
+                f"seed must agree with the DistributedSampler's {sampler.seed}, got "
+                f"{seed} (in Lightning, leave it to seed_everything, or set "
+                "use_distributed_sampler=False and give rank and world_size)"
             )
         if not sampler.shuffle:
             order = _sequential(order)
         num_samples = len(cast(Sized, sampler.dataset))
-        return Source(num_samples, order, theirs[2], *theirs[:2], theirs[1])
+        world_size = sampler.num_replicas
+        return Source(
+            num_samples, order, sampler.seed, sampler.rank, world_size, world_size
+        )
     if type(sampler) is RandomSampler:
         num_samples = len(sampler.data_source)
         if sampler.replacement or sampler.num_samples != num_samples:
@@ -120,6 +128,33 @@ def check_ranks(rank: int | None, world_size: int) -> tuple[int | None, int]:
             f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank}"
         )
     return rank, world_size
+
+
+def check_batch_size(size: int, num_samples: int, world_size: int) -> int:
+    """Returns a global batch size as an int, or raises ValueError."""
+    size = whole("batch_size", size)
+    if not 1 <= size <= num_samples:
+        raise ValueError(
+            f"batch_size must be between 1 and {num_samples} "
+            f"(the number of samples), got {size}"
+        )
+    if size < world_size:
+        raise ValueError(
+            f"batch_size must be at least {world_size} (world_size), so that "
+            f"every rank has a sample, got {size}"
+        )
+    return size
+
+
+def check_sizes(batch_size: object, schedule: object) -> None:
+    """Raises ValueError unless one of the two says the sizes."""
+    if (batch_size is None) == (schedule is None):
+        raise ValueError(
+            "either batch_size or schedule must be given, got "
+            f"batch_size={batch_size!r} and schedule={schedule!r} (a trainer that "
+            "rebuilds its sampler loses the schedule: in Lightning, set "
+            "use_distributed_sampler=False and give rank and world_size)"
+        )
 
 
 def choose_boundary(

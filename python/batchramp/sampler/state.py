@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchramp._rust import Batches
-from batchramp.sampler.sizes import whole
+from batchramp.sampler.sizes import MAX_POSITION, SizeRuns, whole
 
 _VERSION = 1
 _IDENTITY = ("version", "algo", "n", "seed", "boundary", "schedule_id")
@@ -85,15 +85,56 @@ def read_state(
             "slices_yielded",
         )
     )
-    num_samples = ours["n"]
-    limit = 2 * num_samples if batches else num_samples - 1
-    if consumed > limit:
+    num_samples, wrap = ours["n"], ours["boundary"] == "wrap"
+    check_epoch("state's epoch", epoch, num_samples)
+    # A pass begins at its first sample, or under `wrap` anywhere before its last one.
+    most = (2 * num_samples - 1 if wrap else num_samples) if batches else 0
+    most = num_samples - 1 if wrap and not batches else most
+    if not batches <= consumed <= most:
         raise ValueError(
-            f"state's samples_consumed_global must be at most {limit} after "
-            f"{batches} batches, got {consumed}"
+            f"state's samples_consumed_global must be at least {batches} and at most "
+            f"{most} after {batches} batches of {num_samples} samples, got {consumed}"
+        )
+    if slices and consumed >= num_samples:
+        raise ValueError(
+            f"state's slices_yielded must be 0 at a pass's end, got {slices}"
         )
     cursor = Cursor(epoch, epoch * num_samples + consumed, batches, slices)
     return cursor, _read_runs(state["batch_sizes"], ours["batch_sizes"] is not None)
+
+
+def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
+    """Returns the number of a pass that positions reach, or raises ValueError."""
+    pass_index = whole(name, epoch, least=0)
+    most = MAX_POSITION // num_samples - 3
+    if pass_index > most:
+        raise ValueError(f"{name} must be at most {most}, got {pass_index}")
+    return pass_index
+
+
+def check_place(cursor: Cursor, start: Cursor, sizes: SizeRuns, end: int) -> None:
+    """Refuses a cursor that a plan does not come by.
+
+    Args:
+        cursor: Where a state says that it stands.
+        start: Where its pass begins.
+        sizes: The plan's sizes.
+        end: The position before which a batch of the pass begins.
+
+    Raises:
+        ValueError: If the plan ends before that pass, or its batches stop elsewhere.
+    """
+    if start.position >= end:
+        raise ValueError(
+            f"state's epoch must lie before the plan's end, got {cursor.pass_index}"
+        )
+    position, batches = sizes.lay(start.position, end, cursor.batches)
+    if (position, batches) != (cursor.position, cursor.batches):
+        raise ValueError(
+            "state's batches_yielded and samples_consumed_global must be a place that "
+            f"the plan comes by, got {cursor.batches} batches and position "
+            f"{cursor.position} where it has {batches} and {position}"
+        )
 
 
 def _read_runs(runs: Any, adjustable: bool) -> list[tuple[int, int]] | None:
@@ -104,7 +145,11 @@ def _read_runs(runs: Any, adjustable: bool) -> list[tuple[int, int]] | None:
         )
     if runs is None:
         return None
-    if not isinstance(runs, list) or not runs or any(len(run) != 2 for run in runs):
+    if (
+        not isinstance(runs, list)
+        or not runs
+        or any(not isinstance(run, list | tuple) or len(run) != 2 for run in runs)
+    ):
         raise ValueError(
             f"state's batch_sizes must be pairs of position and size, got {runs!r}"
         )
