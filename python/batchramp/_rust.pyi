@@ -142,7 +142,10 @@ class Batches:
 
 @final
 class Run:
-    """Batches of one size, one after another."""
+    """Batches of one size, one after another.
+
+    A call while another thread draws a batch raises `ValueError`.
+    """
 
     def __iter__(self) -> Run:
         """Returns itself."""
@@ -158,16 +161,13 @@ class Run:
         """The size of its batches."""
 
     @property
-    def start(self) -> int:
-        """Where the batch begins that is being dealt out, or was last."""
+    def place(self) -> tuple[int, int, int]:
+        """Where it stands.
 
-    @property
-    def count(self) -> int:
-        """Batches whose shares were all yielded."""
-
-    @property
-    def shares(self) -> int:
-        """Shares yielded of the batch at `start`, if not all."""
+        Where the batch begins that is being dealt out, or was last; the number of
+        batches whose shares were all yielded; and of the one that begins there, if not
+        all were, the number of its shares that were.
+        """
 
 def advance(
     num_samples: int,

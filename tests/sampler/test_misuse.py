@@ -25,7 +25,7 @@ def in_threads(function, count=4):
     def run():
         try:
             found.append(function())
-        except (ValueError, RuntimeError) as error:
+        except ValueError as error:
             found.append(str(error))
 
     threads = [threading.Thread(target=run) for _ in range(count)]
@@ -59,7 +59,7 @@ def test_threads_that_share_an_iterator_get_each_batch_once(sizes):
     for found in in_threads(lambda: [got.append(batch) for batch in shared]):
         if isinstance(found, str):
             # From Python's generator, or from the native run that is filling a batch.
-            assert "already executing" in found or "Already" in found
+            assert "already executing" in found or "one thread at a time" in found
             errors += 1
     assert errors < 4
     assert sorted(itertools.chain(*got)) == list(range(5000))

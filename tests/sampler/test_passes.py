@@ -49,3 +49,19 @@ def test_an_iterator_left_behind_does_not_move_the_sampler():
     assert sampler.state_dict()["epoch"] == 5
     sampler.set_epoch(1)
     assert list(sampler) == passes(VariableBatchSampler(20, 6), 2)[1]
+
+
+def test_an_epoch_set_while_it_is_drawn_begins_anew_with_the_next_iterator():
+    # Lightning's workers have drawn the first batches when it sets the first epoch.
+    sampler = VariableBatchSampler(20, 6)
+    batches = iter(sampler)
+    head = [next(batches)]
+    sampler.set_epoch(0)
+    assert len(sampler) == 4
+    head += itertools.islice(batches, 2)
+    assert sampler.state_dict()["batches_yielded"] == 3
+    assert sampler.weight(2) == 1.0
+    assert list(sampler)[:3] == head
+    assert sampler.state_dict()["epoch"] == 0
+    assert list(sampler)[:3] != head
+    assert sampler.state_dict()["epoch"] == 1

@@ -12,7 +12,8 @@ from torch.utils.data import BatchSampler, Sampler
 
 from batchramp._rust import Batches, Run, share
 from batchramp.sampler.outputs import Out, check_output, writable
-from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after, whole
+from batchramp.sampler.passes import Passes
+from batchramp.sampler.sizes import CalledSizes, SizeRuns, whole
 from batchramp.sampler.sources import (
     StaticPlan,
     adopt,
@@ -100,29 +101,27 @@ class VariableBatchSampler(BatchSampler):
             boundary=chosen,
             threads=whole("threads", threads, least=1),
         )
-        self._budget: int | None = None
+        budget: int | None = None
         self._schedule_id: str | None = None
-        self._sizes: SizeRuns | CalledSizes
+        sizes: SizeRuns | CalledSizes
         if batch_size is not None:
             size = whole("batch_size", batch_size) * source.processes
-            self._sizes = SizeRuns(self._batches, [(0, self._check_size(size))])
+            sizes = SizeRuns(self._batches, [(0, self._check_size(size))])
         elif planned is not None:
             check_plan(planned, source.num_samples)
             for _, size in planned.runs:
                 self._check_size(size)
-            self._sizes = SizeRuns(self._batches, planned.runs)
-            self._budget = planned.horizon.budget
+            sizes = SizeRuns(self._batches, planned.runs)
+            budget = planned.horizon.budget
             self._schedule_id = planned.fingerprint
         else:
             function = cast("Callable[[int], int]", schedule)
-            self._sizes = CalledSizes(self._batches, function, self._check_size)
+            sizes = CalledSizes(self._batches, function, self._check_size)
         self._adjustable = batch_size is not None
-        self._base = self._origin = Cursor(0, 0, 0, 0)
-        self._run: Run | None = None
-        self._resuming = True
-        self._generation = 0
-        self._found = (0, 0)
-        self._check_shares(self._base)
+        self._planned = budget is not None
+        self._passes = Passes(
+            self._batches, sizes, self._rank, self._world_size, budget
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yields the indices of one pass's batches."""
@@ -134,31 +133,10 @@ class VariableBatchSampler(BatchSampler):
 
     def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
-        self._begin_pass()
-        generation, cursor = self._generation, self._base
-        refuse_drawing(self, self._rank, self._world_size, cursor.pass_index)
-        end = self._pass_end(cursor.pass_index)
-        while cursor.position < end:
-            start, size, until = self._sizes.draw(cursor.position)
-            if start >= end:
-                return
-            run = self._batches.run(
-                start,
-                size,
-                min(until, end),
-                self._rank,
-                self._world_size,
-                cursor.slices,
-                output,
-            )
-            # An iterator that set_epoch, a load or a newer one left behind runs on for
-            # its owner, but is no longer where the sampler stands.
-            if generation == self._generation:
-                self._run = run
-            yield run
-            cursor = self._after(cursor, run)
-            if generation == self._generation:
-                self._base, self._run = cursor, None
+        self._passes.begin()
+        pass_index = self._passes.origin.pass_index
+        refuse_drawing(self, self._rank, self._world_size, pass_index)
+        yield from self._passes.runs(output)
 
     def batches_into(self, out: Out) -> Iterator[Out]:
         """Yields the same batches as `iter()`, written into a caller's memory.
@@ -211,10 +189,6 @@ class VariableBatchSampler(BatchSampler):
         self._batches.fill(pass_index * self.num_samples, array)
         return out
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A run belongs to its iterator: a copy goes on from where it stands.
-        return self.__dict__ | {"_base": self._cursor, "_run": None}
-
     def __len__(self) -> int:
         """Batches that `iter()` yields in the current pass.
 
@@ -222,11 +196,7 @@ class VariableBatchSampler(BatchSampler):
         its last batch is drawn, the next one; 0 after a plan's last. Under `wrap` a
         batch belongs to the pass that holds its first position.
         """
-        origin = self._origin
-        if not self._resuming and not self._remaining(self._cursor):
-            origin = self._pass_start(self._cursor.pass_index + 1)
-        batches = origin.batches + self._remaining(origin)
-        return batches * (self._world_size if self._rank is None else 1)
+        return len(self._passes) * (self._world_size if self._rank is None else 1)
 
     @property  # type: ignore[override]  # torch's is always a number
     def batch_size(self) -> int | None:
@@ -238,9 +208,9 @@ class VariableBatchSampler(BatchSampler):
         if self._rank is None and self._world_size > 1:
             size = None
         elif self._adjustable:
-            size = self._sizes.size_at(self._drawn())
+            size = self._passes.sizes.size_at(self._passes.drawn)
         else:
-            size = self._sizes.constant
+            size = self._passes.sizes.constant
         if size is None:
             refuse_split()
         return size
@@ -280,7 +250,7 @@ class VariableBatchSampler(BatchSampler):
     @property
     def position(self) -> int:
         """Position of the next batch drawn in this pass, tails skipped included."""
-        return self._cursor.position
+        return self._passes.cursor.position
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the pass that the next `iter()` begins.
@@ -297,12 +267,9 @@ class VariableBatchSampler(BatchSampler):
                 loader says it and means another pass than the sampler's own.
         """
         pass_index = check_epoch("epoch", epoch, self.num_samples)
-        current = self._cursor.pass_index
-        refuse_epoch(self, pass_index, current, drawn=not self._resuming)
-        if self._resuming and current == pass_index:
-            return
-        self._place(self._pass_start(pass_index))
-        self._resuming = True
+        current = self._passes.cursor.pass_index
+        refuse_epoch(self, pass_index, current, drawn=self._passes.begun)
+        self._passes.go_to(pass_index)
 
     def set_batch_size(self, size: int, at: int | None = None) -> None:
         """Sets the size of the batches that begin at or past a position.
@@ -321,18 +288,13 @@ class VariableBatchSampler(BatchSampler):
                 f"batch_size must not be set where a schedule decides it, got {size!r}"
             )
         size = self._check_size(size)
-        drawn = self._drawn()
+        drawn = self._passes.drawn
         position = drawn if at is None else whole("at", at, least=0)
         if position < drawn:
             raise ValueError(
                 f"at must be at least {drawn} (batches are drawn up to there), got {at}"
             )
-        assert isinstance(self._sizes, SizeRuns)  # the sizes set by hand
-        self._sizes = self._sizes.changed(position, size, for_good=at is None)
-        if self._run is not None:
-            self._run.stop_at(position)
-        # A batch found further on was found at the sizes before.
-        self._found = (self._origin.position, self._origin.batches)
+        self._passes.resize(position, size, for_good=at is None)
 
     def weight(self, update: int) -> float:
         """What to scale a rank's mean loss by, so that averaging over ranks is exact.
@@ -351,10 +313,11 @@ class VariableBatchSampler(BatchSampler):
         if self._rank is None:
             raise ValueError("rank must be a number for weight(), got rank=None")
         update = whole("update", update, least=0)
-        end = self._pass_end(self._cursor.pass_index)
-        start = self._locate("update", update)
+        passes = self._passes
+        end = passes.end_of(passes.cursor.pass_index)
+        start = passes.locate("update", update)
         if start < end:
-            start, size = self._sizes.batch_at(start)
+            start, size = passes.sizes.batch_at(start)
         if start >= end:
             raise ValueError(
                 f"update must be below {update} (the batches of this pass), "
@@ -370,7 +333,7 @@ class VariableBatchSampler(BatchSampler):
         `samples_consumed_global` is the offset in the pass `epoch`, tails that were
         skipped included; `batches_yielded` counts that pass's global batches.
         """
-        return self._state(self._cursor)
+        return self._state(self._passes.cursor)
 
     def state_at(self, batches: int) -> dict[str, Any]:
         """Returns the state after the first batches of the current pass.
@@ -386,13 +349,14 @@ class VariableBatchSampler(BatchSampler):
                 behind.
         """
         batches = whole("batches", batches, least=0)
-        if batches > self._cursor.batches:
+        cursor = self._passes.cursor
+        if batches > cursor.batches:
             raise ValueError(
-                f"batches must be at most {self._cursor.batches} (drawn so far), "
+                f"batches must be at most {cursor.batches} (drawn so far), "
                 f"got {batches}"
             )
-        position = self._locate("batches", batches)
-        return self._state(Cursor(self._cursor.pass_index, position, batches, 0))
+        position = self._passes.locate("batches", batches)
+        return self._state(Cursor(cursor.pass_index, position, batches, 0))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state: the next `iter()` yields what was left of its pass.
@@ -414,144 +378,23 @@ class VariableBatchSampler(BatchSampler):
                 "state's slices_yielded must be 0 where the world size changed, "
                 f"got {cursor.slices}"
             )
-        if self._budget is not None and isinstance(self._sizes, SizeRuns):
-            end = self._pass_end(cursor.pass_index)
-            check_place(cursor, self._pass_start(cursor.pass_index), self._sizes, end)
+        passes, sizes = self._passes, self._passes.sizes
+        if self._planned and isinstance(sizes, SizeRuns):
+            start = passes.start_of(cursor.pass_index)
+            check_place(cursor, start, sizes, passes.end_of(cursor.pass_index))
         if runs is not None:
             checked = [(at, self._check_size(size)) for at, size in runs]
-            self._sizes = SizeRuns(self._batches, checked)
-        self._base = self._origin = cursor
-        self._run = None
-        self._found = (cursor.position, cursor.batches)
-        self._resuming = True
-        self._generation += 1
+            sizes = SizeRuns(self._batches, checked)
+        passes.go_back(cursor, sizes)
 
     def _check_size(self, size: int) -> int:
         """A global batch size, checked against the samples and the ranks."""
         return check_batch_size(size, self.num_samples, self._world_size)
 
-    def _check_shares(self, origin: Cursor) -> None:
-        """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
-        if self._world_size == 1 or isinstance(self._sizes, CalledSizes):
-            return
-        end = self._pass_end(origin.pass_index)
-        count = self._remaining(origin)
-        if count == 0:
-            return
-        position, _ = self._sizes.lay(origin.position, end, count - 1)
-        start, size = self._sizes.batch_at(position)
-        length = self._batches.end(start, size) - start
-        if length < self._world_size:
-            raise ValueError(
-                f"batch_size must leave every batch {self._world_size} samples or more "
-                f"(world_size), got {size}, which leaves the last of a pass of "
-                f'{self.num_samples} with {length}: use boundary="drop" or "wrap"'
-            )
-
-    def _pass_end(self, pass_index: int) -> int:
-        """The position before which a batch of this pass begins."""
-        end = (pass_index + 1) * self.num_samples
-        return end if self._budget is None else min(end, self._budget)
-
-    def _pass_start(self, pass_index: int) -> Cursor:
-        """Where a pass begins."""
-        position = pass_index * self.num_samples
-        if self.boundary == "wrap":
-            before = 0
-            if pass_index == self._cursor.pass_index + 1:
-                before = self._cursor.position
-            position, _ = self._sizes.lay(before, position)
-        return Cursor(pass_index, position, 0, 0)
-
-    def _begin_pass(self) -> None:
-        """Moves to the pass that an iterator draws from."""
-        origin = self._origin
-        if not self._resuming:
-            origin = self._pass_start(self._cursor.pass_index + 1)
-        # The dry run is for a plan alone: nothing else ends.
-        if self._budget and not origin.batches and not self._remaining(origin):
-            raise ValueError(
-                f"epoch must lie before {self._budget / self.num_samples:g}, where the "
-                f"plan ends, got {origin.pass_index}"
-            )
-        self._check_shares(origin)
-        if self._resuming:
-            self._generation += 1
-            self._resuming = False
-        else:
-            self._place(origin)
-
-    def _place(self, origin: Cursor) -> None:
-        """Makes `origin` the place where the sampler stands."""
-        if isinstance(self._sizes, CalledSizes):
-            self._sizes.forget(origin.position)
-        elif self._adjustable:
-            self._sizes = self._sizes.moved(self._cursor.position, origin.position)
-        self._base = self._origin = origin
-        self._run = None
-        self._found = (origin.position, 0)
-        self._generation += 1
-
-    def _remaining(self, cursor: Cursor) -> int:
-        """How many batches of its pass begin at or past the cursor."""
-        end = self._pass_end(cursor.pass_index)
-        return self._sizes.lay(cursor.position, end)[1]
-
-    @property
-    def _cursor(self) -> Cursor:
-        """Where the sampler stands: it is asked for less often than batches are."""
-        run = self._run
-        try:
-            return self._base if run is None else self._after(self._base, run)
-        except RuntimeError as error:  # the run is filling a batch, without the GIL
-            raise ValueError(
-                "sampler must be used by one thread at a time, got a call while another "
-                "thread draws a batch: give each thread a sampler of its own"
-            ) from error
-
-    def _after(self, base: Cursor, run: Run) -> Cursor:
-        """Where a run stands that began at `base`."""
-        batches = base.batches + run.count
-        if run.shares:
-            return Cursor(base.pass_index, run.start, batches, run.shares)
-        if not run.count:
-            return base
-        after = position_after(
-            self._batches, self._sizes.size_at, run.start, run.batch_size
-        )
-        return Cursor(base.pass_index, after, batches, 0)
-
-    def _drawn(self) -> int:
-        """The position up to which batches are drawn, if only some of their shares."""
-        if not self._cursor.slices:
-            return self._cursor.position
-        start, size = self._sizes.batch_at(self._cursor.position)
-        return position_after(self._batches, self._sizes.size_at, start, size)
-
-    def _locate(self, name: str, batches: int) -> int:
-        """The position after so many batches of the current pass."""
-        if batches < self._origin.batches:
-            raise ValueError(
-                f"{name} must be at least {self._origin.batches} (the batches before "
-                f"the state that was loaded), got {batches}"
-            )
-        # Asked for batch after batch, it goes on from the one before.
-        position, found = self._found
-        if batches < found:
-            position, found = self._origin.position, self._origin.batches
-        end = self._pass_end(self._cursor.pass_index)
-        position, count = self._sizes.lay(position, end, batches - found)
-        if found + count < batches:
-            raise ValueError(
-                f"{name} must be at most {found + count} (the batches of this pass), "
-                f"got {batches}"
-            )
-        self._found = (position, batches)
-        return position
-
     def _state(self, cursor: Cursor) -> dict[str, Any]:
         runs = None
-        if self._adjustable and isinstance(self._sizes, SizeRuns):
+        sizes = self._passes.sizes
+        if self._adjustable and isinstance(sizes, SizeRuns):
             # The size in force, and those set for positions to come.
-            runs = self._sizes.runs_from(cursor.position)
+            runs = sizes.runs_from(cursor.position)
         return write_state(cursor, self._batches, runs, self._schedule_id)

@@ -1,7 +1,7 @@
 //! Orders, batches and keys.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use batchramp_core::Boundary;
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
@@ -193,7 +193,9 @@ impl Batches {
                 Output::Filled(array.unbind())
             }
         };
-        Ok(Run { inner, output, samples: Vec::new() })
+        let batch_size = inner.batch_size();
+        let drawing = Mutex::new(Drawing { run: inner, samples: Vec::new() });
+        Ok(Run { drawing, batch_size, output })
     }
 
     /// What pickle makes a new one from: orders are computed again.
@@ -223,10 +225,16 @@ enum Output {
 }
 
 /// The batches of one size from a place on, as an iterator.
-#[pyclass(module = "batchramp._rust")]
+#[pyclass(frozen, module = "batchramp._rust")]
 pub(crate) struct Run {
-    inner: batchramp_core::Run,
+    drawing: Mutex<Drawing>,
+    batch_size: u64,
     output: Output,
+}
+
+/// What drawing a batch changes.
+struct Drawing {
+    run: batchramp_core::Run,
     samples: Vec<i64>,
 }
 
@@ -236,11 +244,12 @@ impl Run {
         slf
     }
 
-    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(positions) = self.inner.next_positions().map_err(value_error)? else {
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let drawing = &mut *self.alone()?;
+        let Some(positions) = drawing.run.next_positions().map_err(value_error)? else {
             return Ok(None);
         };
-        let batches = self.inner.batches();
+        let batches = drawing.run.batches();
         if let Output::Filled(array) = &self.output {
             let mut array = writable("out", array.bind(py))?;
             let length = positions.end - positions.start;
@@ -248,36 +257,42 @@ impl Run {
             fill(py, batches, positions.start, share)?;
             return Ok(Some(length.into_pyobject(py)?.into_any()));
         }
-        read(py, batches, &positions, &mut self.samples)?;
+        let samples = &mut drawing.samples;
+        read(py, batches, &positions, samples)?;
         Ok(Some(match self.output {
-            Output::List => list(py, &self.samples, batches.num_samples())?.into_any(),
-            _ => PyArray1::from_slice(py, &self.samples).into_any(),
+            Output::List => list(py, samples, batches.num_samples())?.into_any(),
+            _ => PyArray1::from_slice(py, samples).into_any(),
         }))
     }
 
-    fn stop_at(&mut self, position: Bound<'_, PyAny>) -> PyResult<()> {
-        self.inner.stop_at(unsigned("position", &position)?);
+    fn stop_at(&self, position: Bound<'_, PyAny>) -> PyResult<()> {
+        self.alone()?.run.stop_at(unsigned("position", &position)?);
         Ok(())
     }
 
     #[getter]
     fn batch_size(&self) -> u64 {
-        self.inner.batch_size()
+        self.batch_size
     }
 
     #[getter]
-    fn start(&self) -> u64 {
-        self.inner.start()
+    fn place(&self) -> PyResult<(u64, u64, u64)> {
+        let run = &self.alone()?.run;
+        Ok((run.start(), run.count(), run.shares()))
     }
+}
 
-    #[getter]
-    fn count(&self) -> u64 {
-        self.inner.count()
-    }
-
-    #[getter]
-    fn shares(&self) -> u64 {
-        self.inner.shares()
+impl Run {
+    /// Refuses a second thread: which batch would be whose would be left to chance.
+    fn alone(&self) -> PyResult<MutexGuard<'_, Drawing>> {
+        match self.drawing.try_lock() {
+            Ok(drawing) => Ok(drawing),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(PyValueError::new_err(
+                "sampler must be used by one thread at a time, got a call while another thread \
+                 draws a batch: give each thread a sampler of its own",
+            )),
+        }
     }
 }
 

@@ -1,0 +1,239 @@
+"""Where a sampler stands in the stream of passes, and how it goes on from there."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from batchramp._rust import Batches, Run
+from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after
+from batchramp.sampler.state import Cursor
+
+
+class Passes:
+    """The passes over the samples, cut into batches of the sizes that hold.
+
+    Args:
+        batches: The stream.
+        sizes: Of its batches.
+        rank: The rank whose shares are drawn; None is all of them in turn.
+        world_size: Number of ranks.
+        budget: The position before which the last batch begins; None is without end.
+
+    Attributes:
+        sizes: Of the batches; replaced, never changed.
+        origin: Where the current pass began, or the state that was loaded.
+        begun: Whether an iterator has begun the current pass.
+    """
+
+    def __init__(
+        self,
+        batches: Batches,
+        sizes: SizeRuns | CalledSizes,
+        rank: int | None,
+        world_size: int,
+        budget: int | None,
+    ) -> None:
+        self.sizes = sizes
+        self._batches = batches
+        self._rank = rank
+        self._world_size = world_size
+        self._budget = budget
+        self.begun = False
+        self.origin = Cursor(0, 0, 0, 0)
+        self._base = self.origin
+        self._run: Run | None = None
+        self._again = False
+        self._generation = 0
+        self._found = (0, 0)
+        self._check_shares(self.origin)
+
+    def __getstate__(self) -> dict[str, object]:
+        # A run belongs to its iterator: a copy goes on from where it stands.
+        return self.__dict__ | {"_base": self.cursor, "_run": None}
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the sampler stands: it is asked for less often than batches are."""
+        # Read once each, the run first: another thread may end it meanwhile.
+        run, base = self._run, self._base
+        return base if run is None else self._after(base, run)
+
+    @property
+    def drawn(self) -> int:
+        """The position up to which batches are drawn, if only some of their shares."""
+        cursor = self.cursor
+        if not cursor.slices:
+            return cursor.position
+        start, size = self.sizes.batch_at(cursor.position)
+        return position_after(self._batches, self.sizes.size_at, start, size)
+
+    def __len__(self) -> int:
+        """Batches of the current pass, or of the next once all are drawn."""
+        origin = self.origin
+        if self.begun and not self._again and not self._remaining(self.cursor):
+            origin = self.start_of(self.cursor.pass_index + 1)
+        return origin.batches + self._remaining(origin)
+
+    def begin(self) -> None:
+        """Moves to the pass that an iterator draws from."""
+        origin = self.origin
+        if self.begun:
+            origin = self.start_of(self.cursor.pass_index + (not self._again))
+        # The dry run is for a plan alone: nothing else ends.
+        if self._budget and not origin.batches and not self._remaining(origin):
+            raise ValueError(
+                f"epoch must lie before {self._budget / self._batches.num_samples:g}, "
+                f"where the plan ends, got {origin.pass_index}"
+            )
+        self._check_shares(origin)
+        if self.begun:
+            self._place(origin)
+        self.begun = True
+        self._generation += 1
+
+    def runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
+        """Yields the pass that was begun as runs of one size, each drawn to its end."""
+        generation, cursor = self._generation, self._base
+        end = self.end_of(cursor.pass_index)
+        while cursor.position < end:
+            start, size, until = self.sizes.draw(cursor.position)
+            if start >= end:
+                return
+            run = self._batches.run(
+                start,
+                size,
+                min(until, end),
+                self._rank,
+                self._world_size,
+                cursor.slices,
+                output,
+            )
+            # An iterator that set_epoch, a load or a newer one left behind runs on for
+            # its owner, but is no longer where the sampler stands.
+            if generation == self._generation:
+                self._run = run
+            yield run
+            cursor = self._after(cursor, run)
+            if generation == self._generation:
+                self._run, self._base = None, cursor
+
+    def go_to(self, pass_index: int) -> None:
+        """Makes a pass the one that the next iterator begins.
+
+        An iterator within that very pass stays where the sampler stands until then.
+        """
+        current = self.cursor
+        if pass_index != current.pass_index:
+            self._place(self.start_of(pass_index))
+            self.begun = False
+        elif self.begun:
+            self._again = True
+
+    def go_back(self, cursor: Cursor, sizes: SizeRuns | CalledSizes) -> None:
+        """Makes a cursor, of other sizes perhaps, the place where the sampler stands."""
+        self.sizes = sizes
+        self._stand_at(cursor)
+        self.begun = False
+
+    def resize(self, position: int, size: int, *, for_good: bool) -> None:
+        """Sets the size by hand of the batches from a position on."""
+        assert isinstance(self.sizes, SizeRuns)
+        self.sizes = self.sizes.changed(position, size, for_good=for_good)
+        if self._run is not None:
+            self._run.stop_at(position)
+        # A batch found further on was found at the sizes before.
+        self._found = (self.origin.position, self.origin.batches)
+
+    def locate(self, name: str, batches: int) -> int:
+        """Returns the position after so many batches of the current pass.
+
+        Raises:
+            ValueError: If there are not as many, or the point that was loaded lies
+                behind.
+        """
+        origin = self.origin
+        if batches < origin.batches:
+            raise ValueError(
+                f"{name} must be at least {origin.batches} (the batches before "
+                f"the state that was loaded), got {batches}"
+            )
+        # Asked for batch after batch, it goes on from the one before.
+        position, found = self._found
+        if batches < found:
+            position, found = origin.position, origin.batches
+        end = self.end_of(self.cursor.pass_index)
+        position, count = self.sizes.lay(position, end, batches - found)
+        if found + count < batches:
+            raise ValueError(
+                f"{name} must be at most {found + count} (the batches of this pass), "
+                f"got {batches}"
+            )
+        self._found = (position, batches)
+        return position
+
+    def end_of(self, pass_index: int) -> int:
+        """Returns the position before which a batch of this pass begins."""
+        end = (pass_index + 1) * self._batches.num_samples
+        return end if self._budget is None else min(end, self._budget)
+
+    def start_of(self, pass_index: int) -> Cursor:
+        """Returns where a pass begins."""
+        position = pass_index * self._batches.num_samples
+        if self._batches.boundary == "wrap":
+            before, current = 0, self.cursor
+            if pass_index == current.pass_index + 1:
+                before = current.position
+            position, _ = self.sizes.lay(before, position)
+        return Cursor(pass_index, position, 0, 0)
+
+    def _place(self, origin: Cursor) -> None:
+        """Stands at a pass's beginning, the sizes set by hand being moved along."""
+        sizes = self.sizes
+        if isinstance(sizes, CalledSizes):
+            sizes.forget(origin.position)
+        elif self._budget is None:
+            self.sizes = sizes.moved(self.cursor.position, origin.position)
+        self._stand_at(origin)
+
+    def _stand_at(self, cursor: Cursor) -> None:
+        self._run, self._base = None, cursor
+        self.origin = cursor
+        self._found = (cursor.position, cursor.batches)
+        self._again = False
+        self._generation += 1
+
+    def _after(self, base: Cursor, run: Run) -> Cursor:
+        """Where a run stands that began at `base`."""
+        start, count, shares = run.place
+        batches = base.batches + count
+        if shares:
+            return Cursor(base.pass_index, start, batches, shares)
+        if not count:
+            return base
+        after = position_after(self._batches, self.sizes.size_at, start, run.batch_size)
+        return Cursor(base.pass_index, after, batches, 0)
+
+    def _remaining(self, cursor: Cursor) -> int:
+        """How many batches of its pass begin at or past the cursor."""
+        end = self.end_of(cursor.pass_index)
+        return self.sizes.lay(cursor.position, end)[1]
+
+    def _check_shares(self, origin: Cursor) -> None:
+        """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
+        if self._world_size == 1 or isinstance(self.sizes, CalledSizes):
+            return
+        count = self._remaining(origin)
+        if count == 0:
+            return
+        end = self.end_of(origin.pass_index)
+        position, _ = self.sizes.lay(origin.position, end, count - 1)
+        start, size = self.sizes.batch_at(position)
+        length = self._batches.end(start, size) - start
+        if length < self._world_size:
+            raise ValueError(
+                f"batch_size must leave every batch {self._world_size} samples or more "
+                f"(world_size), got {size}, which leaves the last of a pass of "
+                f'{self._batches.num_samples} with {length}: use boundary="drop" or '
+                '"wrap"'
+            )
