@@ -85,9 +85,8 @@ def _of_tensor(name: str, values: Tensor) -> NDArray[Any]:
         raise ValueError(f"{name} must be dense, got layout {values.layout}")
     if values.dtype not in _FLOATS:
         raise ValueError(_not_real(name, values.dtype))
-    values = values.detach()
     if values.dtype == torch.bfloat16:
-        values = values.view(torch.uint16)
+        values = values.detach().view(torch.uint16)
     try:
         return values.numpy(force=True)
     except (RuntimeError, TypeError) as error:  # as of a meta tensor

@@ -6,7 +6,8 @@ use batchramp_core::{self as core, Error, Precision, Real, Values, in_either};
 use half::f16;
 use half::slice::HalfBitsSliceExt;
 use numpy::{
-    Element, PyArray1, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn, PyUntypedArrayMethods,
+    Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn,
+    PyUntypedArrayMethods,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -14,13 +15,29 @@ use pyo3::prelude::*;
 use crate::{unsigned, value_error};
 
 /// Numbers of gradients in an array of any shape, read in place.
-#[derive(FromPyObject)]
 pub(crate) enum Array<'py> {
     Single(PyReadonlyArrayDyn<'py, f32>),
     Double(PyReadonlyArrayDyn<'py, f64>),
     Half(PyReadonlyArrayDyn<'py, f16>),
     /// The bits of bfloat16, which `NumPy` does not know.
     Brain(PyReadonlyArrayDyn<'py, u16>),
+}
+
+impl<'py> FromPyObject<'_, 'py> for Array<'py> {
+    type Error = PyErr;
+
+    /// By hand: deriving this makes an exception for each kind that an array is not of.
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(if let Ok(array) = object.cast::<PyArrayDyn<f32>>() {
+            Self::Single(array.try_readonly()?)
+        } else if let Ok(array) = object.cast::<PyArrayDyn<u16>>() {
+            Self::Brain(array.try_readonly()?)
+        } else if let Ok(array) = object.cast::<PyArrayDyn<f16>>() {
+            Self::Half(array.try_readonly()?)
+        } else {
+            Self::Double(object.cast::<PyArrayDyn<f64>>()?.try_readonly()?)
+        })
+    }
 }
 
 /// The numbers of an array, row after row; `as_slice` alone would take column after column too.
