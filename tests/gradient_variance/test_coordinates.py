@@ -13,13 +13,6 @@ from torch import nn
 from batchramp.gradient_variance import GradientVariance
 
 
-@pytest.fixture(autouse=True)
-def _threads():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-
-
 def streamed(rows, batch_size=1, **kwargs):
     variance = GradientVariance(batch_size, **kwargs)
     for row in rows:
