@@ -90,7 +90,7 @@ def test_a_state_that_saw_nan_loads():
 
 
 def test_the_number_of_threads_changes_nothing():
-    rows = torch.randn(9, 200_003, generator=torch.manual_seed(0))
+    rows = torch.randn(9, 400_003, generator=torch.manual_seed(0))
     results = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
@@ -104,7 +104,7 @@ def test_the_number_of_threads_changes_nothing():
 
 def test_threads_of_python_take_turns():
     torch.set_num_threads(2)
-    variance, gradient = GradientVariance(), torch.ones(150_000)
+    variance, gradient = GradientVariance(), torch.ones(300_000)
     variance.update(gradient)
     workers = [
         threading.Thread(target=lambda: [variance.update(gradient) for _ in range(20)])
@@ -129,7 +129,7 @@ def update_on_two_threads(moments, rows, pipe):
     "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
 )
 def test_a_forked_child_has_threads_of_its_own():
-    rows = np.random.default_rng(0).normal(size=(4, 200_000))
+    rows = np.random.default_rng(0).normal(size=(4, 300_000))
     moments = _rust.Moments(rows.shape[1], dtype="float64")
     moments.update([rows[0]], threads=2)  # so that the parent has a pool
     ours, theirs = multiprocessing.Pipe()

@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn wide_and_tall_matrices_are_cut_into_blocks() {
-        for (rows, columns) in [(3, 2 * BLOCK + 7), (19, 8192 + 3), (256 * 2 + 9, 3), (1000, 2)] {
+        for (rows, columns) in [(3, 2 * BLOCK + 7), (19, 16_384 + 3), (256 * 2 + 9, 3), (1000, 2)] {
             let rows = scattered(rows, columns);
             assert_matches(&stacked(&rows, 2), &rows);
         }
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_number_of_threads_changes_nothing() {
-        let rows = scattered(9, 3 * BLOCK + 5);
+        let rows = scattered(9, 7 * BLOCK + 5);
         let mut alone = streamed::<f32>(&rows);
         alone.merge(&stacked(&rows, 1), 1).unwrap();
         for threads in [2, 5] {

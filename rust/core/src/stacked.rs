@@ -8,7 +8,7 @@ use crate::values::{Real, Value};
 
 /// Columns handled together: their sums stay in cache, and a stretch of a row is long enough for
 /// the processor to fetch ahead.
-const COLUMNS: usize = 8192;
+const COLUMNS: usize = 16_384;
 /// Rows added up in registers before the sums in cache are touched.
 const ROWS: usize = 8;
 /// Rows summed in the state's precision, before they join the others in double precision.

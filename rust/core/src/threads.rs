@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Below as many coordinates a thread, waking it costs more than it saves.
-const GRAIN: usize = 32_768;
+const GRAIN: usize = 131_072;
 
 /// The pool that the process made first, or made anew for more threads.
 struct Pool {
