@@ -1,89 +1,190 @@
-"""Per-coordinate variance: ours beside torch's, in turn, in one process."""
+"""Gradient variance and norms beside torch's, in turn, at one and at two threads.
+
+On the shapes of ResNet-18 where something is timed, on a few small ones where not.
+"""
+
+import shutil
+import warnings
 
 import pytest
 import torch
 
-from batchramp.gradient_variance import GradientVariance
+from batchramp.gradient_variance import GradientNorms, GradientVariance, squared_norm
 
-ROUNDS = 7
 GRADIENTS = 32
-# Three tensors of ResNet-18's shapes times a scale; small where nothing is timed.
-SHAPES = ((512, 512, 3, 3), (512, 256, 3, 3), (1000, 512))
+ROUNDS = 21
+PRECISIONS = [
+    (torch.float32, "float32"),
+    (torch.bfloat16, "float32"),
+    (torch.float32, "float64"),
+]
 
 
-def coordinates(benchmark):
+def resnet18():
+    """Shapes of the 62 parameters of torchvision's ResNet-18: 11,689,512 in all."""
+    shapes = [(64, 3, 7, 7), (64,), (64,)]
+    before = 64
+    for width in (64, 128, 256, 512):
+        for block in range(2):
+            for size, source in ((3, before), (3, width)):
+                shapes += [(width, source, size, size), (width,), (width,)]
+            if block == 0 and before != width:
+                shapes += [(width, before, 1, 1), (width,), (width,)]
+            before = width
+    return [*shapes, (1000, 512), (1000,)]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
     torch.manual_seed(0)
-    return 4_000_000 if benchmark.enabled else 10_000
+    yield request.param
+    torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():  # as ours has no more
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+@pytest.fixture
+def gradients(benchmark):
+    shapes = resnet18() if benchmark.enabled else [(64, 3, 7, 7), (64,), (10, 64)]
+    return [torch.randn(shape) for shape in shapes]
+
+
+def triad(count):
+    """What moves 12 bytes a coordinate, two thirds of them read: z = x + 2 y."""
+    x, y, z = torch.randn(3, count)
+    return lambda: torch.add(x, y, alpha=2.0, out=z)
 
 
 class ForeachWelford:
-    """The streaming update as torch's fused list operations write it."""
+    """The streaming update in three of torch's list operations."""
 
-    def __init__(self, gradients):
+    def __init__(self, gradients, dtype):
         self.count = 0
-        self.mean = [torch.zeros_like(part) for part in gradients]
-        self.squares = [torch.zeros_like(part) for part in gradients]
+        self.mean = [torch.zeros_like(part, dtype=dtype) for part in gradients]
+        self.squares = [torch.zeros_like(part) for part in self.mean]
+        self.wide = [torch.zeros_like(part) for part in self.mean]
 
     def update(self, gradients):
         self.count += 1
+        if gradients[0].dtype != self.mean[0].dtype:
+            torch._foreach_copy_(self.wide, gradients)
+            gradients = self.wide
         before = torch._foreach_sub(gradients, self.mean)
         torch._foreach_add_(self.mean, before, alpha=1 / self.count)
-        after = torch._foreach_sub(gradients, self.mean)
-        torch._foreach_addcmul_(self.squares, before, after)
+        share = (self.count - 1) / self.count
+        torch._foreach_addcmul_(self.squares, before, before, value=share)
 
 
-def test_stacked(benchmark, in_turn, say):
-    length = coordinates(benchmark)
+def compiled(count, dtype, state):
+    """The streaming update fused by `torch.compile`, over one flat gradient."""
+    gradient = torch.randn(count).to(dtype)
+    mean, squares = torch.zeros(2, count, dtype=state)
+    inverse = torch.tensor(0.5, dtype=state)
+
+    def welford(gradient, mean, squares, inverse):
+        value = gradient.to(mean.dtype)
+        before = value - mean
+        after = mean + before * inverse
+        squares.add_(before * (value - after))
+        mean.copy_(after)
+
+    torch._dynamo.reset()  # it settles the number of threads
+    fused = torch.compile(welford, dynamic=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fused(gradient, mean, squares, inverse)
+    return lambda: fused(gradient, mean, squares, inverse)
+
+
+def test_stacked(benchmark, threads, in_turn, say):
+    length = 11_689_512 if benchmark.enabled else 10_000
     rows = torch.randn(GRADIENTS, length)
-    functions = (
-        lambda: GradientVariance.from_stacked(rows).variance(),
-        lambda: torch.var_mean(rows, 0),
-        rows.sum,
-    )
-    ours, theirs = functions[:2]
+
+    def ours():
+        return GradientVariance.from_stacked(rows).variance()
+
+    def theirs():
+        return torch.var_mean(rows, 0)
+
     assert torch.allclose(ours(), theirs()[0], rtol=1e-4)
     benchmark.pedantic(ours, rounds=ROUNDS)
-    turns = in_turn(functions, 3)
-    ours_ms, theirs_ms, floor_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    # Ours twice, the second counts: while the peer runs for seconds, a virtual machine's
+    # host takes free memory back, and the first call waits for it.
+    peers, floors = in_turn((theirs, ours, ours), 5), in_turn((rows.sum, ours), ROUNDS)
     say(
-        f"stacked {GRADIENTS} x {length}: ours {ours_ms:.1f} ms, torch.var_mean "
-        f"{theirs_ms:.1f} ms ({turns.ratio(1, 0):.1f}x), floor (one read, X.sum()) "
-        f"{floor_ms:.1f} ms ({turns.ratio(0, 2):.1f}x)"
+        f"stacked {GRADIENTS} x {length}, {threads} threads: ours "
+        f"{floors.seconds(1) * 1e3:.0f} ms, torch.var_mean {peers.seconds(0) * 1e3:.0f} "
+        f"ms ({peers.ratio(0, 2):.1f}x), floor (one read, X.sum()) "
+        f"{floors.seconds(0) * 1e3:.0f} ms ({floors.ratio(1, 0):.2f}x)"
     )
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_streaming(benchmark, dtype, in_turn, say):
-    length = coordinates(benchmark)
-    shapes = SHAPES if benchmark.enabled else ((length,), (3, 7))
-    gradients = [torch.randn(shape) for shape in shapes]
+@pytest.mark.parametrize(("dtype", "state"), PRECISIONS)
+def test_streaming(benchmark, threads, gradients, dtype, state, in_turn, say):
+    gradients = [part.to(dtype) for part in gradients]
     count = sum(part.numel() for part in gradients)
-    ours, theirs = GradientVariance(dtype=dtype), ForeachWelford(gradients)
-    # The state (two arrays) is read and written, the gradient read. The floor moves as
-    # many bytes at the speed of an addition in place, the same mix of reads and writes,
-    # on as large a working set.
-    itemsize = 4 if dtype == "float32" else 8
-    held, moved = 2 * itemsize + 4, 4 * itemsize + 4
-    one, two = torch.zeros(2, count * held // 8)
+    ours = GradientVariance(dtype=state)
+    theirs = ForeachWelford(gradients, getattr(torch, state))
     functions = [
         lambda: ours.update(gradients),
         lambda: theirs.update(gradients),
-        lambda: one.add_(two),
+        triad(count),
     ]
+    has_compiler = shutil.which("c++") is not None
+    if benchmark.enabled and has_compiler:
+        functions.append(compiled(count, dtype, getattr(torch, state)))
     benchmark.pedantic(functions[0], rounds=ROUNDS)
-    turns = in_turn(functions, 5 * ROUNDS)
-    ours_ms, theirs_ms, add_ms = (turns.seconds(index) * 1e3 for index in range(3))
-    share = moved / (1.5 * held)
+    turns = in_turn(functions, 2 * ROUNDS)
+    ours_ms, theirs_ms, triad_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    itemsize = 4 if state == "float32" else 8
+    moved = 4 * itemsize + dtype.itemsize  # the state read and written, the gradient
+    fused = "no C++ compiler for torch.compile"
+    if len(functions) > 3:
+        fused = (
+            f"torch.compile {turns.seconds(3) * 1e3:.2f} ms ({turns.ratio(3, 0):.2f}x)"
+        )
     say(
-        f"streaming {count} in {dtype}: ours {ours_ms:.2f} ms, foreach in float32 "
-        f"{theirs_ms:.2f} ms ({turns.ratio(1, 0):.1f}x), floor (bytes at the speed of "
-        f"add_) {add_ms * share:.2f} ms ({turns.ratio(0, 2) / share:.1f}x)"
+        f"streaming {count} of {dtype} into {state}, {threads} threads: ours "
+        f"{ours_ms:.2f} ms, foreach {theirs_ms:.2f} ms ({turns.ratio(1, 0):.1f}x), "
+        f"{fused}, {100 * turns.ratio(2, 0) * moved / 12:.0f}% of triad bandwidth "
+        f"({triad_ms:.2f} ms)"
+    )
+
+
+def test_squared_norm(benchmark, threads, gradients, in_turn, say):
+    flat = torch.cat([part.flatten() for part in gradients])
+
+    def theirs():
+        return torch.stack(torch._foreach_norm(gradients)).square().sum().item()
+
+    functions = (lambda: squared_norm(gradients), theirs, flat.sum)
+    assert functions[0]() == pytest.approx(theirs(), rel=1e-4)
+    benchmark.pedantic(functions[0], rounds=ROUNDS)
+    turns = in_turn(functions, 3 * ROUNDS)
+    ours_ms, theirs_ms, floor_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    say(
+        f"squared norm of {flat.numel()}, {threads} threads: ours {ours_ms:.2f} ms, "
+        f"foreach norms {theirs_ms:.2f} ms ({turns.ratio(1, 0):.2f}x), floor (one read, "
+        f"sum) {floor_ms:.2f} ms ({turns.ratio(0, 2):.2f}x)"
+    )
+
+
+def test_norms_and_mean(benchmark, threads, gradients, in_turn, say):
+    ours, sums = GradientNorms(), [torch.zeros_like(part) for part in gradients]
+
+    def theirs():
+        torch._foreach_add_(sums, gradients)
+        for parts in (gradients, sums):
+            torch.stack(torch._foreach_norm(parts)).square().sum().item()
+
+    functions = [lambda: ours.update(gradients), theirs]
+    functions.append(triad(sum(part.numel() for part in gradients)))
+    benchmark.pedantic(functions[0], rounds=ROUNDS)
+    turns = in_turn(functions, 3 * ROUNDS)
+    ours_ms, theirs_ms, floor_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    say(
+        f"squared norms of a gradient and of the running mean, {threads} threads: ours "
+        f"{ours_ms:.2f} ms, foreach norms and add {theirs_ms:.2f} ms "
+        f"({turns.ratio(1, 0):.2f}x), floor (as many bytes, triad) {floor_ms:.2f} ms "
+        f"({turns.ratio(0, 2):.2f}x)"
     )

@@ -5,7 +5,8 @@ raise `ValueError`; other types raise `TypeError`. Everything here may be called
 several threads.
 """
 
-from typing import final
+from collections.abc import Sequence
+from typing import TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "BUILD_PROFILE",
     "Batches",
+    "GradientSum",
     "Moments",
     "Run",
     "__version__",
@@ -21,6 +23,7 @@ __all__ = [
     "noise_from_micro_batches",
     "noise_from_two_sizes",
     "share",
+    "squared_norm",
 ]
 
 __version__: str
@@ -256,9 +259,18 @@ def noise_from_two_sizes(
         noise can push the trace below zero too.
     """
 
+_Gradients: TypeAlias = (
+    NDArray[np.float32] | NDArray[np.float64] | NDArray[np.float16] | NDArray[np.uint16]
+)
+"""Numbers of gradients; uint16 holds the bits of bfloat16."""
+
 @final
 class Moments:
-    """Per-coordinate mean and sum of squared deviations of a stream of gradients."""
+    """Per-coordinate mean and sum of squared deviations of a stream of gradients.
+
+    Arrays of gradients are C-contiguous and read in place. `threads` is the number of
+    threads that may work; it changes no result.
+    """
 
     def __new__(cls, length: int, *, dtype: str = "float32") -> Moments:
         """Nothing seen yet.
@@ -270,20 +282,26 @@ class Moments:
 
     @staticmethod
     def from_stacked(
-        gradients: NDArray[np.float32] | NDArray[np.float64], *, dtype: str = "float32"
+        gradients: _Gradients, *, dtype: str = "float32", threads: int = 1
     ) -> Moments:
-        """The moments of the rows of a C-contiguous matrix, read in place.
+        """The moments of the rows of a matrix; a `float32` state rounds float64."""
 
-        A `float64` state takes rows of either precision, a `float32` one its own.
-        """
+    @staticmethod
+    def from_state(
+        count: int,
+        mean: NDArray[np.float32] | NDArray[np.float64],
+        squares: NDArray[np.float32] | NDArray[np.float64],
+    ) -> Moments:
+        """What `count`, `mean` and `squares` gave, both arrays in one precision."""
 
-    def update(
-        self, parts: list[NDArray[np.float32]] | list[NDArray[np.float64]]
-    ) -> None:
-        """Takes one gradient, given in consecutive contiguous parts, read in place."""
+    def update(self, parts: Sequence[_Gradients], *, threads: int = 1) -> None:
+        """Takes one gradient, given in consecutive parts of any shape and precision."""
 
-    def merge(self, other: Moments) -> None:
+    def merge(self, other: Moments, *, threads: int = 1) -> None:
         """Takes in what another one of the same length and precision has seen."""
+
+    def copy(self) -> Moments:
+        """The same, in memory of its own."""
 
     @property
     def length(self) -> int:
@@ -296,11 +314,48 @@ class Moments:
     def mean(self) -> NDArray[np.float32] | NDArray[np.float64]:
         """The mean of each coordinate."""
 
-    def variance(self, scale: float) -> NDArray[np.float32] | NDArray[np.float64]:
+    def squares(self) -> NDArray[np.float32] | NDArray[np.float64]:
+        """The sum of squared deviations of each coordinate from its mean."""
+
+    def variance(
+        self, scale: float, *, threads: int = 1
+    ) -> NDArray[np.float32] | NDArray[np.float64]:
         """`scale` times the variance of each coordinate, divisor `count` - 1.
 
         NaN below two gradients.
         """
 
-    def trace(self, scale: float) -> float:
+    def trace(self, scale: float, *, threads: int = 1) -> float:
         """The sum of `variance(scale)`, added in double precision."""
+
+def squared_norm(parts: Sequence[_Gradients], *, threads: int = 1) -> float:
+    """The squared norm of a gradient given in parts, taken in double precision."""
+
+@final
+class GradientSum:
+    """The sum of some gradients, and what the noise scale needs of them.
+
+    Squared norms are taken and added in double precision, in the same read of each
+    gradient that adds it. Arguments are those of `Moments`.
+    """
+
+    def __new__(cls, length: int, *, dtype: str = "float32") -> GradientSum:
+        """Nothing added yet."""
+
+    def add(self, parts: Sequence[_Gradients], *, threads: int = 1) -> float:
+        """Adds a gradient and returns its squared norm."""
+
+    def reset(self) -> None:
+        """Forgets the gradients and keeps the memory."""
+
+    @property
+    def count(self) -> int:
+        """How many gradients were added."""
+
+    @property
+    def sum_squared_norms(self) -> float:
+        """The sum of the gradients' squared norms."""
+
+    @property
+    def squared_norm_of_mean(self) -> float:
+        """The squared norm of the gradients' mean: NaN of none."""

@@ -2,5 +2,6 @@
 
 from batchramp.gradient_variance.coordinates import GradientVariance
 from batchramp.gradient_variance.noise_scale import NoiseScale
+from batchramp.gradient_variance.norms import GradientNorms, squared_norm
 
-__all__ = ["GradientVariance", "NoiseScale"]
+__all__ = ["GradientNorms", "GradientVariance", "NoiseScale", "squared_norm"]

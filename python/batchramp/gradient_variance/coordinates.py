@@ -1,7 +1,7 @@
 """Mean and variance of a stream of gradients, coordinate by coordinate."""
 
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,19 +10,28 @@ from torch import Tensor
 
 from batchramp._rust import Moments
 from batchramp.gradient_variance.arguments import whole
+from batchramp.gradient_variance.gradients import Gradient, array, parts
 
-Gradient: TypeAlias = "Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]]"
-"""A gradient of any shape, or its parts, one per parameter, in a fixed order."""
+_STATE_VERSION = 1
 
 
 class GradientVariance:
     """Mean and variance of a stream of gradients, coordinate by coordinate.
 
     Each gradient is the mean over `batch_size` samples (not their sum, and not divided
-    again by a number of accumulation steps). The variance is per sample: `batch_size`
-    times the variance between gradients, with divisor K - 1 for K gradients (Welford's
-    update, and Chan's to merge). Contiguous CPU tensors and arrays of the state's
-    precision are read in place; anything else is converted first.
+    again by a number of accumulation steps). Between K gradients the variance of a
+    coordinate has the divisor K - 1; per sample it is `batch_size` times that.
+    Gradients are added by Welford's update and merged by Chan's.
+
+    Gradients may be float32, float64, bfloat16 or float16, also mixed; a `float32`
+    state rounds float64. CPU tensors and NumPy arrays are read in place if they are
+    contiguous, and copied first if not, or if they are on another device. Work runs on
+    `torch.get_num_threads()` threads, without the GIL; their number changes no result.
+
+    A `float32` state is close while means are small beside the deviations, as those of
+    gradients are: in a stream whose mean is 1,000 standard deviations from zero, the
+    variance has three right digits, at 10,000 two. A `float64` state keeps eight
+    there, at about twice the time; `from_stacked` keeps five in `float32`.
 
     Args:
         batch_size: Samples behind each gradient.
@@ -58,41 +67,33 @@ class GradientVariance:
             ValueError: If it is not a matrix of numbers with a row and a column.
         """
         variance = cls(batch_size, dtype=dtype)
-        rows = _array("gradients", gradients, dtype)
+        rows = array("gradients", gradients)
         if rows.ndim != 2 or not rows.size:
             raise ValueError(
                 "gradients must have the shape (K, P), neither of them 0, "
                 f"got {tuple(rows.shape)}"
             )
-        variance._moments = Moments.from_stacked(rows, dtype=dtype)
+        threads = torch.get_num_threads()
+        variance._moments = Moments.from_stacked(rows, dtype=dtype, threads=threads)
         return variance
 
     def update(self, gradient: Gradient) -> None:
         """Takes one more gradient.
 
         Args:
-            gradient: A tensor or an array of any shape, or a sequence of them, which
-                are flattened in their order.
+            gradient: A tensor or an array of any shape; a sequence of them, which are
+                flattened in their order; or a module, whose parameters' `.grad`s are
+                taken in their order, but of those that require no gradient. Nothing is
+                concatenated.
 
         Raises:
             ValueError: If a part is None, sparse or not real, or if there are not as
                 many coordinates as before, or none.
         """
-        parts = [gradient] if isinstance(gradient, Tensor | np.ndarray) else gradient
-        if not isinstance(parts, Sequence):
-            raise ValueError(
-                "gradient must be a tensor, an array or a sequence of them, "
-                f"got {parts!r}"
-            )
-        arrays = [_array("gradient", part, self._dtype).reshape(-1) for part in parts]
-        if len({array.dtype for array in arrays}) > 1:
-            arrays = [array.astype(self._dtype) for array in arrays]
-        length = sum(array.size for array in arrays)
-        if not length:
-            raise ValueError("gradient must have at least one coordinate, got none")
+        arrays = parts(gradient)
         if self._moments is None:
-            self._moments = Moments(length, dtype=self._dtype)
-        self._moments.update(arrays)
+            self._moments = Moments(sum(a.size for a in arrays), dtype=self._dtype)
+        self._moments.update(arrays, threads=torch.get_num_threads())
 
     def merge(self, other: "GradientVariance") -> None:
         """Takes in the gradients that another one has seen.
@@ -111,7 +112,7 @@ class GradientVariance:
             return
         if self._moments is None:
             self._moments = Moments(other._moments.length, dtype=self._dtype)
-        self._moments.merge(other._moments)
+        self._moments.merge(other._moments, threads=torch.get_num_threads())
 
     @property
     def count(self) -> int:
@@ -126,43 +127,105 @@ class GradientVariance:
         """
         return torch.from_numpy(self._seen("mean").mean())
 
-    def variance(self) -> Tensor:
-        """Returns the per-sample variance of each coordinate, flat; NaN at K = 1.
+    def variance(self, *, per_sample: bool = True) -> Tensor:
+        """Returns the variance of each coordinate, flat; NaN at K = 1.
+
+        Args:
+            per_sample: Whether it is the variance between samples, `batch_size` times
+                that between the gradients themselves (divisor K - 1).
 
         Raises:
             ValueError: If there was no gradient yet.
         """
-        variance = self._seen("variance").variance(float(self._batch_size))
+        moments, threads = self._seen("variance"), torch.get_num_threads()
+        variance = moments.variance(self._scale(per_sample), threads=threads)
         return torch.from_numpy(variance)
 
-    def trace(self) -> float:
+    def trace(self, *, per_sample: bool = True) -> float:
         """Returns the sum of `variance()`, added in double precision; NaN at K = 1.
+
+        Args:
+            per_sample: As of `variance`.
 
         Raises:
             ValueError: If there was no gradient yet.
         """
-        return self._seen("trace").trace(float(self._batch_size))
+        moments, threads = self._seen("trace"), torch.get_num_threads()
+        return moments.trace(self._scale(per_sample), threads=threads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a copy of the state: whole numbers, a string, and two flat tensors.
+
+        `mean`, and the sum of `squared_deviations` from it, are None before the first
+        gradient. `torch.load(..., weights_only=True)` reads what `torch.save` wrote.
+        """
+        state: dict[str, Any] = {
+            "version": _STATE_VERSION,
+            "batch_size": self._batch_size,
+            "dtype": self._dtype,
+            "count": 0,
+            "mean": None,
+            "squared_deviations": None,
+        }
+        if self._moments is not None:
+            moments = self._moments.copy()  # so that the three belong together
+            state["count"] = moments.count
+            state["mean"] = torch.from_numpy(moments.mean())
+            state["squared_deviations"] = torch.from_numpy(moments.squares())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes back to a state.
+
+        Raises:
+            ValueError: If it is not a state, or one of another batch size or precision.
+        """
+        ours: dict[str, Any] = {
+            "version": _STATE_VERSION,
+            "batch_size": self._batch_size,
+            "dtype": self._dtype,
+        }
+        keys = (*ours, "count", "mean", "squared_deviations")
+        if not isinstance(state, Mapping) or set(state) != set(keys):
+            got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"state must have the keys {', '.join(keys)}, got {got}")
+        for key, value in ours.items():
+            if state[key] != value:
+                raise ValueError(f"state's {key} must be {value!r}, got {state[key]!r}")
+        count = whole("state's count", state["count"], least=0)
+        mean, squares = state["mean"], state["squared_deviations"]
+        if mean is None and squares is None and not count:
+            self._moments = None
+            return
+        mean = self._loaded("mean", mean)
+        squares = self._loaded("squared_deviations", squares)
+        if squares.shape != mean.shape:
+            raise ValueError(
+                f"state's squared_deviations must have the length of its mean, "
+                f"{mean.size}, got {squares.size}"
+            )
+        if (squares < 0).any():
+            raise ValueError(
+                f"state's squared_deviations must not be negative, got {squares.min()}"
+            )
+        if not count and (mean.any() or squares.any()):
+            raise ValueError("state's count must be at least 1 with a mean, got 0")
+        self._moments = Moments.from_state(count, mean, squares)
+
+    def _loaded(self, key: str, values: Any) -> NDArray[Any]:
+        """A flat array of a state that is to be loaded."""
+        found = array(f"state's {key}", values)
+        if found.ndim != 1 or found.dtype != np.dtype(self._dtype) or not found.size:
+            raise ValueError(
+                f"state's {key} must be a flat tensor of {self._dtype}, "
+                f"got shape {tuple(found.shape)} of {found.dtype}"
+            )
+        return found
+
+    def _scale(self, per_sample: bool) -> float:
+        return float(self._batch_size) if per_sample else 1.0
 
     def _seen(self, name: str) -> Moments:
         if self._moments is None:
             raise ValueError(f"count must be at least 1 for {name}(), got 0")
         return self._moments
-
-
-def _array(name: str, values: Any, dtype: str) -> NDArray[Any]:
-    """Values as a contiguous array that a state of this precision takes."""
-    if isinstance(values, Tensor):
-        if values.layout != torch.strided:
-            raise ValueError(f"{name} must be dense, got layout {values.layout}")
-        values = values.detach()
-        # NumPy has no bfloat16, and half precision is summed in single at least.
-        narrow = values.is_floating_point() and values.element_size() < 4
-        values = values.to("cpu", torch.float32 if narrow else values.dtype).numpy()
-    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
-        kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
-        raise ValueError(
-            f"{name} must be a tensor or an array of real floating-point numbers, "
-            f"got {kind}"
-        )
-    keep = values.dtype == np.float32 or values.dtype == dtype
-    return np.ascontiguousarray(values, dtype=values.dtype if keep else dtype)

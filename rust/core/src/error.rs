@@ -132,4 +132,7 @@ pub enum Error {
         /// Its value, as text: `f64` has no `Eq`.
         got: String,
     },
+    /// The system would not give a state its memory.
+    #[error("gradient must be small enough for memory: no room for a state of {0} coordinates")]
+    GradientMemory(usize),
 }

@@ -8,24 +8,31 @@
 mod advance;
 mod batches;
 mod bijection;
+mod buffer;
 mod error;
 mod exact;
 mod moments;
 mod noise;
+mod norms;
 mod order;
 mod precision;
 mod rng;
 mod run;
+mod stacked;
+mod threads;
 #[cfg(test)]
 mod uniformity;
+mod values;
 mod walk;
 
 pub use advance::advance;
 pub use batches::{Batches, Boundary, MAX_POSITION, share};
 pub use error::Error;
-pub use moments::{Moments, Real};
+pub use moments::Moments;
 pub use noise::Noise;
+pub use norms::{GradientSum, squared_norm};
 pub use order::{MAX_AUTO_SAMPLES, MAX_EXACT_SAMPLES, MAX_SAMPLES, Order};
-pub use precision::{AnyMoments, Values};
+pub use precision::Precision;
 pub use rng::{Random, derive_key};
 pub use run::Run;
+pub use values::{Real, Values};

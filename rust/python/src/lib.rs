@@ -2,6 +2,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over by value")]
 
 mod moments;
+mod noise;
 mod sampling;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
@@ -37,7 +38,9 @@ mod _rust {
     const BUILD_PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 
     #[pymodule_export]
-    use crate::moments::{Moments, noise_from_micro_batches, noise_from_two_sizes};
+    use crate::moments::{GradientSum, Moments, squared_norm};
+    #[pymodule_export]
+    use crate::noise::{noise_from_micro_batches, noise_from_two_sizes};
     #[pymodule_export]
     use crate::sampling::{Batches, Run, advance, derive_key, share};
 }

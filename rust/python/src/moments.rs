@@ -2,83 +2,110 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use batchramp_core::{AnyMoments, Noise, Values};
-use numpy::{PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use batchramp_core::{self as core, Error, Precision, Real, Values, in_either};
+use half::f16;
+use half::slice::HalfBitsSliceExt;
+use numpy::{
+    Element, PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArray1, PyReadonlyArrayDyn,
+    PyUntypedArrayMethods,
+};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::{unsigned, value_error};
 
-/// The trace and the squared norm of the full gradient, from micro-batches.
-#[pyfunction]
-#[pyo3(signature = (
-    count, batch_size, sum_squared_norms, squared_norm_of_mean, num_samples=None
-))]
-pub(crate) fn noise_from_micro_batches(
-    count: Bound<'_, PyAny>,
-    batch_size: Bound<'_, PyAny>,
-    sum_squared_norms: f64,
-    squared_norm_of_mean: f64,
-    num_samples: Option<Bound<'_, PyAny>>,
-) -> PyResult<(f64, f64)> {
-    let noise = Noise::from_micro_batches(
-        unsigned("count", &count)?,
-        unsigned("batch_size", &batch_size)?,
-        sum_squared_norms,
-        squared_norm_of_mean,
-        num_samples.map(|count| unsigned("num_samples", &count)).transpose()?,
-    )
-    .map_err(value_error)?;
-    Ok((noise.trace, noise.squared_norm))
+/// Numbers of gradients in an array of any shape, read in place.
+pub(crate) enum Array<'py> {
+    Single(PyReadonlyArrayDyn<'py, f32>),
+    Double(PyReadonlyArrayDyn<'py, f64>),
+    Half(PyReadonlyArrayDyn<'py, f16>),
+    /// The bits of bfloat16, which `NumPy` does not know.
+    Brain(PyReadonlyArrayDyn<'py, u16>),
 }
 
-/// The trace and the squared norm of the full gradient, from two batch sizes.
-#[pyfunction]
-#[pyo3(signature = (
-    small_batch_size, small_squared_norm, large_batch_size, large_squared_norm, num_samples=None
-))]
-pub(crate) fn noise_from_two_sizes(
-    small_batch_size: Bound<'_, PyAny>,
-    small_squared_norm: f64,
-    large_batch_size: Bound<'_, PyAny>,
-    large_squared_norm: f64,
-    num_samples: Option<Bound<'_, PyAny>>,
-) -> PyResult<(f64, f64)> {
-    let noise = Noise::from_two_sizes(
-        unsigned("small_batch_size", &small_batch_size)?,
-        small_squared_norm,
-        unsigned("large_batch_size", &large_batch_size)?,
-        large_squared_norm,
-        num_samples.map(|count| unsigned("num_samples", &count)).transpose()?,
-    )
-    .map_err(value_error)?;
-    Ok((noise.trace, noise.squared_norm))
+impl<'py> FromPyObject<'_, 'py> for Array<'py> {
+    type Error = PyErr;
+
+    /// By hand: deriving this makes an exception for each kind that an array is not of.
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(if let Ok(array) = object.cast::<PyArrayDyn<f32>>() {
+            Self::Single(array.try_readonly()?)
+        } else if let Ok(array) = object.cast::<PyArrayDyn<u16>>() {
+            Self::Brain(array.try_readonly()?)
+        } else if let Ok(array) = object.cast::<PyArrayDyn<f16>>() {
+            Self::Half(array.try_readonly()?)
+        } else {
+            Self::Double(object.cast::<PyArrayDyn<f64>>()?.try_readonly()?)
+        })
+    }
+}
+
+/// The numbers of an array, row after row; `as_slice` alone would take column after column too.
+fn slice<'a, T: Element>(array: &'a PyReadonlyArrayDyn<'_, T>) -> PyResult<&'a [T]> {
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err("gradient must be C-contiguous, got one that is not"));
+    }
+    Ok(array.as_slice()?)
+}
+
+impl Array<'_> {
+    fn values(&self) -> PyResult<Values<'_>> {
+        Ok(match self {
+            Self::Single(array) => Values::Single(slice(array)?),
+            Self::Double(array) => Values::Double(slice(array)?),
+            Self::Half(array) => Values::Half(slice(array)?),
+            Self::Brain(array) => Values::Brain(slice(array)?.reinterpret_cast()),
+        })
+    }
+
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Single(array) => array.shape(),
+            Self::Double(array) => array.shape(),
+            Self::Half(array) => array.shape(),
+            Self::Brain(array) => array.shape(),
+        }
+    }
+}
+
+/// One gradient in consecutive parts.
+type Parts<'py> = Vec<Array<'py>>;
+
+fn values<'a>(parts: &'a Parts<'_>) -> PyResult<Vec<Values<'a>>> {
+    parts.iter().map(Array::values).collect()
+}
+
+/// A state that threads take turns at; they wait without the GIL.
+type Turns<Single, Double> = Precision<Mutex<Single>, Mutex<Double>>;
+
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An array of an accumulator's length, in memory of `NumPy`'s, and what fills it.
+fn filled<'py, T: Real + Element>(
+    py: Python<'py>,
+    moments: &Mutex<core::Moments<T>>,
+    fill: impl FnOnce(&core::Moments<T>, &mut [T]) -> Result<(), Error> + Send,
+) -> PyResult<Bound<'py, PyAny>> {
+    let length = py.detach(|| lock(moments).length());
+    let array = PyArray1::<T>::zeros(py, length, false);
+    let mut writable = array.readwrite();
+    let numbers = writable.as_slice_mut()?;
+    py.detach(|| fill(&lock(moments), numbers)).map_err(value_error)?;
+    drop(writable);
+    Ok(array.into_any())
 }
 
 /// Per-coordinate mean and variance of a stream of gradients.
 #[pyclass(frozen, module = "batchramp._rust")]
-pub(crate) struct Moments {
-    state: Mutex<AnyMoments>,
-}
+pub(crate) struct Moments(Turns<core::Moments<f32>, core::Moments<f64>>);
 
-/// One gradient in consecutive parts.
+/// An array of a state.
 #[derive(FromPyObject)]
-enum Parts<'py> {
-    Single(Vec<PyReadonlyArray1<'py, f32>>),
-    Double(Vec<PyReadonlyArray1<'py, f64>>),
-}
-
-/// Gradients as the rows of a matrix.
-#[derive(FromPyObject)]
-enum Rows<'py> {
-    Single(PyReadonlyArray2<'py, f32>),
-    Double(PyReadonlyArray2<'py, f64>),
-}
-
-fn to_array(py: Python<'_>, values: Values<Vec<f32>, Vec<f64>>) -> Bound<'_, PyAny> {
-    match values {
-        Values::Single(values) => PyArray1::from_vec(py, values).into_any(),
-        Values::Double(values) => PyArray1::from_vec(py, values).into_any(),
-    }
+pub(crate) enum StateArray<'py> {
+    Single(PyReadonlyArray1<'py, f32>),
+    Double(PyReadonlyArray1<'py, f64>),
 }
 
 #[pymethods]
@@ -86,71 +113,176 @@ impl Moments {
     #[new]
     #[pyo3(signature = (length, *, dtype="float32"))]
     fn new(length: usize, dtype: &str) -> PyResult<Self> {
-        let state = AnyMoments::new(length, dtype).map_err(value_error)?;
-        Ok(Self { state: Mutex::new(state) })
+        let single = || core::Moments::new(length).map(Mutex::new);
+        let double = || core::Moments::new(length).map(Mutex::new);
+        Precision::make(dtype, single, double).map(Self).map_err(value_error)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (gradients, *, dtype="float32"))]
-    fn from_stacked(py: Python<'_>, gradients: Rows<'_>, dtype: &str) -> PyResult<Self> {
-        let (values, length) = match &gradients {
-            Rows::Single(rows) => (Values::Single(rows.as_slice()?), rows.shape()[1]),
-            Rows::Double(rows) => (Values::Double(rows.as_slice()?), rows.shape()[1]),
+    #[pyo3(signature = (gradients, *, dtype="float32", threads=1))]
+    fn from_stacked(
+        py: Python<'_>,
+        gradients: Array<'_>,
+        dtype: &str,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let &[_, length] = gradients.shape() else {
+            return Err(PyValueError::new_err(format!(
+                "gradients must have the shape (K, P), got {:?}",
+                gradients.shape()
+            )));
         };
-        let state = py.detach(|| AnyMoments::from_stacked(values, length, dtype));
-        Ok(Self { state: Mutex::new(state.map_err(value_error)?) })
+        let rows = gradients.values()?;
+        let single = || core::Moments::from_stacked(rows, length, threads).map(Mutex::new);
+        let double = || core::Moments::from_stacked(rows, length, threads).map(Mutex::new);
+        py.detach(|| Precision::make(dtype, single, double)).map(Self).map_err(value_error)
     }
 
-    fn update(&self, py: Python<'_>, parts: Parts<'_>) -> PyResult<()> {
-        match &parts {
-            Parts::Single(parts) => {
-                let parts: Vec<&[f32]> =
-                    parts.iter().map(|part| part.as_slice()).collect::<Result<_, _>>()?;
-                py.detach(|| self.lock().update(Values::Single(&parts)))
+    #[staticmethod]
+    fn from_state(
+        count: Bound<'_, PyAny>,
+        mean: StateArray<'_>,
+        squares: StateArray<'_>,
+    ) -> PyResult<Self> {
+        let count = unsigned("count", &count)?;
+        match (mean, squares) {
+            (StateArray::Single(mean), StateArray::Single(squares)) => {
+                core::Moments::from_state(count, mean.as_slice()?, squares.as_slice()?)
+                    .map(|moments| Self(Precision::Single(Mutex::new(moments))))
             }
-            Parts::Double(parts) => {
-                let parts: Vec<&[f64]> =
-                    parts.iter().map(|part| part.as_slice()).collect::<Result<_, _>>()?;
-                py.detach(|| self.lock().update(Values::Double(&parts)))
+            (StateArray::Double(mean), StateArray::Double(squares)) => {
+                core::Moments::from_state(count, mean.as_slice()?, squares.as_slice()?)
+                    .map(|moments| Self(Precision::Double(Mutex::new(moments))))
             }
+            _ => Err(Error::MixedPrecision),
         }
         .map_err(value_error)
     }
 
-    fn merge(&self, py: Python<'_>, other: &Self) -> PyResult<()> {
-        py.detach(|| {
-            // A copy, so that two locks are never held at once: other may be this very object.
-            let other = other.lock().clone();
-            self.lock().merge(&other)
+    #[pyo3(signature = (parts, *, threads=1))]
+    fn update(&self, py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<()> {
+        let values = values(&parts)?;
+        py.detach(|| in_either!(&self.0, state => lock(state).update(&values, threads)))
+            .map_err(value_error)
+    }
+
+    #[pyo3(signature = (other, *, threads=1))]
+    fn merge(&self, py: Python<'_>, other: &Self, threads: usize) -> PyResult<()> {
+        // From a copy, so that two locks are never held at once: other may be this very object.
+        py.detach(|| match (&self.0, &other.0) {
+            (Precision::Single(ours), Precision::Single(theirs)) => {
+                let theirs = lock(theirs).copy()?;
+                lock(ours).merge(&theirs, threads)
+            }
+            (Precision::Double(ours), Precision::Double(theirs)) => {
+                let theirs = lock(theirs).copy()?;
+                lock(ours).merge(&theirs, threads)
+            }
+            _ => Err(Error::MixedPrecision),
         })
+        .map_err(value_error)
+    }
+
+    fn copy(&self, py: Python<'_>) -> PyResult<Self> {
+        py.detach(|| match &self.0 {
+            Precision::Single(state) => {
+                lock(state).copy().map(|copy| Precision::Single(Mutex::new(copy)))
+            }
+            Precision::Double(state) => {
+                lock(state).copy().map(|copy| Precision::Double(Mutex::new(copy)))
+            }
+        })
+        .map(Self)
         .map_err(value_error)
     }
 
     #[getter]
     fn length(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.lock().length())
+        py.detach(|| in_either!(&self.0, state => lock(state).length()))
     }
 
     #[getter]
     fn count(&self, py: Python<'_>) -> u64 {
-        py.detach(|| self.lock().count())
+        py.detach(|| in_either!(&self.0, state => lock(state).count()))
     }
 
-    fn mean<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        to_array(py, py.detach(|| self.lock().mean()))
+    fn mean<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        in_either!(&self.0, state => filled(py, state, |moments, mean| {
+            mean.copy_from_slice(moments.mean());
+            Ok(())
+        }))
     }
 
-    fn variance<'py>(&self, py: Python<'py>, scale: f64) -> Bound<'py, PyAny> {
-        to_array(py, py.detach(|| self.lock().variance(scale)))
+    fn squares<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        in_either!(&self.0, state => filled(py, state, |moments, squares| {
+            squares.copy_from_slice(moments.squares());
+            Ok(())
+        }))
     }
 
-    fn trace(&self, py: Python<'_>, scale: f64) -> f64 {
-        py.detach(|| self.lock().trace(scale))
+    #[pyo3(signature = (scale, *, threads=1))]
+    fn variance<'py>(
+        &self,
+        py: Python<'py>,
+        scale: f64,
+        threads: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        in_either!(&self.0, state => filled(py, state, |moments, variance| {
+            moments.variance(scale, variance, threads)
+        }))
+    }
+
+    #[pyo3(signature = (scale, *, threads=1))]
+    fn trace(&self, py: Python<'_>, scale: f64, threads: usize) -> f64 {
+        py.detach(|| in_either!(&self.0, state => lock(state).trace(scale, threads)))
     }
 }
 
-impl Moments {
-    fn lock(&self) -> MutexGuard<'_, AnyMoments> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// The squared norm of a gradient.
+#[pyfunction]
+#[pyo3(signature = (parts, *, threads=1))]
+pub(crate) fn squared_norm(py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<f64> {
+    let values = values(&parts)?;
+    Ok(py.detach(|| core::squared_norm(&values, threads)))
+}
+
+/// The sum of some gradients, and what the noise scale needs of them.
+#[pyclass(frozen, module = "batchramp._rust")]
+pub(crate) struct GradientSum(Turns<core::GradientSum<f32>, core::GradientSum<f64>>);
+
+#[pymethods]
+impl GradientSum {
+    #[new]
+    #[pyo3(signature = (length, *, dtype="float32"))]
+    fn new(length: usize, dtype: &str) -> PyResult<Self> {
+        let single = || core::GradientSum::new(length).map(Mutex::new);
+        let double = || core::GradientSum::new(length).map(Mutex::new);
+        Precision::make(dtype, single, double).map(Self).map_err(value_error)
+    }
+
+    #[pyo3(signature = (parts, *, threads=1))]
+    fn add(&self, py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<f64> {
+        let values = values(&parts)?;
+        py.detach(|| in_either!(&self.0, state => lock(state).add(&values, threads)))
+            .map_err(value_error)
+    }
+
+    fn reset(&self, py: Python<'_>) {
+        py.detach(|| in_either!(&self.0, state => lock(state).reset()));
+    }
+
+    #[getter]
+    fn count(&self, py: Python<'_>) -> u64 {
+        py.detach(|| in_either!(&self.0, state => lock(state).count()))
+    }
+
+    #[getter]
+    fn sum_squared_norms(&self, py: Python<'_>) -> f64 {
+        py.detach(|| in_either!(&self.0, state => lock(state).sum_squared_norms()))
+    }
+
+    #[getter]
+    fn squared_norm_of_mean(&self, py: Python<'_>) -> f64 {
+        py.detach(|| in_either!(&self.0, state => lock(state).squared_norm_of_mean()))
     }
 }

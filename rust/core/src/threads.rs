@@ -1,0 +1,130 @@
+//! Work in blocks on a pool of threads that is made once, and vectorised at run time.
+//!
+//! Blocks are fixed by the data alone, and what they sum is added in their order: results do not
+//! depend on the number of threads.
+
+use std::process;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Below as many coordinates a thread, waking it costs more than it saves.
+const GRAIN: usize = 131_072;
+
+/// The pool that the process made first, or made anew for more threads.
+struct Pool {
+    process: u32,
+    threads: usize,
+    workers: Arc<ThreadPool>,
+}
+
+static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+
+/// A pool of at least so many threads, or none where this thread should go on alone.
+///
+/// A fork copies the memory but not the threads: a child makes a pool of its own, and never waits
+/// for the lock, whose holder may be a thread that it does not have.
+fn pool(threads: usize) -> Option<Arc<ThreadPool>> {
+    let mut held = match POOL.try_lock() {
+        Ok(held) => held,
+        Err(TryLockError::Poisoned(error)) => error.into_inner(),
+        Err(TryLockError::WouldBlock) => return None,
+    };
+    let process = process::id();
+    if let Some(held) = held.as_ref()
+        && held.process == process
+        && held.threads >= threads
+    {
+        return Some(Arc::clone(&held.workers));
+    }
+    let name = |index| format!("batchramp-{index}");
+    let made = ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build();
+    let workers = Arc::new(made.ok()?);
+    let old = held.replace(Pool { process, threads, workers: Arc::clone(&workers) });
+    if let Some(old) = old
+        && old.process != process
+    {
+        // Its threads are the parent's: to end them here would wait for ever.
+        std::mem::forget(old);
+    }
+    Some(workers)
+}
+
+/// Does the work of every job, which concern `coordinates` in all, on up to `threads` threads: this
+/// one and others of the pool. Each takes the next job when it is done with its last, so that one
+/// which comes late (its core may be spinning for somebody else) holds up nobody.
+pub(crate) fn for_each<J: Send>(
+    threads: usize,
+    coordinates: usize,
+    jobs: Vec<J>,
+    work: impl Fn(J) + Sync,
+) {
+    let helpers = threads.min(coordinates / GRAIN).min(jobs.len()).saturating_sub(1);
+    let pool = if helpers == 0 { None } else { pool(helpers) };
+    let Some(pool) = pool else {
+        return jobs.into_iter().for_each(work);
+    };
+    let jobs = Mutex::new(jobs.into_iter());
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let drain = || {
+        while let Some(job) = next() {
+            work(job);
+        }
+    };
+    pool.in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| drain());
+        }
+        drain();
+    });
+}
+
+/// Runs a loop compiled for the vectors of the processor at hand (AVX2 where there is): what it
+/// calls must be `#[inline(always)]`.
+#[inline(always)]
+pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    Arch::new().dispatch(Vectorized(work))
+}
+
+struct Vectorized<F>(F);
+
+impl<R, F: FnOnce() -> R> WithSimd for Vectorized<F> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> R {
+        (self.0)()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn every_job_is_done_once_on_any_number_of_threads() {
+        for threads in [0, 1, 2, 3, 8, 2] {
+            let mut done = vec![0_u32; 100];
+            for_each(threads, usize::MAX, done.iter_mut().collect(), |done| *done += 1);
+            assert!(done.iter().all(|&done| done == 1));
+        }
+    }
+
+    #[test]
+    fn callers_may_overlap() {
+        let done = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for_each(3, usize::MAX, vec![1; 50], |one| {
+                        done.fetch_add(one, Ordering::Relaxed);
+                    });
+                });
+            }
+        });
+        assert_eq!(done.into_inner(), 200);
+    }
+}

@@ -1,0 +1,145 @@
+"""The accumulator's state: to and from disk, across threads and across a fork."""
+
+import io
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from batchramp import _rust
+from batchramp.gradient_variance import GradientVariance
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def filled(rows, **kwargs):
+    variance = GradientVariance(4, **kwargs)
+    for row in rows:
+        variance.update(row)
+    return variance
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_state_goes_to_disk_and_back(count, dtype):
+    rows = torch.randn(5, 7, generator=torch.manual_seed(0))
+    variance = filled(rows[:count], dtype=dtype)
+    file = io.BytesIO()
+    torch.save(variance.state_dict(), file)
+    file.seek(0)
+    again = filled(rows[:2], dtype=dtype)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.count == count
+    for row in rows[count:]:
+        variance.update(row)
+        again.update(row)
+    assert torch.equal(again.variance(), variance.variance())
+    assert torch.equal(again.mean(), variance.mean())
+
+
+def test_a_state_is_a_copy():
+    variance = filled([torch.ones(2)])
+    state = variance.state_dict()
+    variance.update(torch.zeros(2))
+    assert state["count"] == 1
+    assert state["mean"].tolist() == [1.0, 1.0]
+    state["mean"].fill_(9.0)
+    assert variance.mean().tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "state must have the keys"),
+        ({"version": 2}, "state's version must be 1, got 2"),
+        ({"batch_size": 5}, "state's batch_size must be 4, got 5"),
+        ({"dtype": "float64"}, "state's dtype must be 'float32', got 'float64'"),
+        ({"count": -1}, "state's count must be at least 0"),
+        ({"count": 2.0}, "state's count must be a whole number"),
+        ({"count": 2**64}, "count must be between 0 and"),
+        ({"count": 0}, "state's count must be at least 1 with a mean"),
+        ({"mean": None}, "state's mean must be a tensor"),
+        ({"mean": torch.ones(2).double()}, "flat tensor of float32"),
+        ({"mean": torch.ones(2, 1)}, "flat tensor of float32"),
+        ({"mean": torch.ones(3)}, "must have the length of its mean, 3"),
+        ({"squared_deviations": torch.tensor([1.0, -1.0])}, "must not be negative"),
+    ],
+)
+def test_what_is_no_state_is_refused_and_changes_nothing(change, message):
+    variance = filled(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+    before = variance.variance()
+    with pytest.raises(ValueError, match=message):
+        variance.load_state_dict(variance.state_dict() | change)
+    assert torch.equal(variance.variance(), before)
+    with pytest.raises(ValueError, match="must have the keys"):
+        variance.load_state_dict([1])
+
+
+def test_a_state_that_saw_nan_loads():
+    variance = filled(torch.tensor([[1.0, float("nan")], [3.0, 5.0]]))
+    again = GradientVariance(4)
+    again.load_state_dict(variance.state_dict())
+    assert torch.equal(again.variance().isnan(), torch.tensor([False, True]))
+
+
+def test_the_number_of_threads_changes_nothing():
+    rows = torch.randn(9, 400_003, generator=torch.manual_seed(0))
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        variance = filled([row[:70_000], row[70_000:]] for row in rows)
+        variance.merge(GradientVariance.from_stacked(rows, 4))
+        results.append((variance.variance(), variance.trace()))
+    for variance, trace in results[1:]:
+        assert torch.equal(variance, results[0][0])
+        assert trace == results[0][1]
+
+
+def test_threads_of_python_take_turns():
+    torch.set_num_threads(2)
+    variance, gradient = GradientVariance(), torch.ones(300_000)
+    variance.update(gradient)
+    workers = [
+        threading.Thread(target=lambda: [variance.update(gradient) for _ in range(20)])
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert variance.count == 81
+    assert variance.trace() == 0.0
+
+
+def update_on_two_threads(moments, rows, pipe):
+    for row in rows:
+        moments.update([row], threads=2)
+    pipe.send(moments.trace(1.0, threads=2))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.skipif(
+    "fork" not in multiprocessing.get_all_start_methods(), reason="no fork here"
+)
+def test_a_forked_child_has_threads_of_its_own():
+    rows = np.random.default_rng(0).normal(size=(4, 300_000))
+    moments = _rust.Moments(rows.shape[1], dtype="float64")
+    moments.update([rows[0]], threads=2)  # so that the parent has a pool
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(
+        target=update_on_two_threads, args=(moments, rows[1:], theirs)
+    )
+    child.start()
+    assert ours.poll(60)
+    trace = ours.recv()
+    child.join(60)
+    assert child.exitcode == 0
+    assert moments.count == 1
+    assert trace == pytest.approx(rows.var(0, ddof=1).sum())
