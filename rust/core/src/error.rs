@@ -90,9 +90,6 @@ pub enum Error {
     /// No state of this precision.
     #[error("dtype must be float32 or float64, got {0:?}")]
     UnknownPrecision(String),
-    /// A gradient that its state could not hold.
-    #[error("gradient must be float32, as its state is, got float64: ask for dtype=\"float64\"")]
-    Narrowing,
     /// Two states that do not add.
     #[error("other must be of the same dtype, got one in another precision")]
     MixedPrecision,
