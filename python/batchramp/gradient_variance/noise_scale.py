@@ -1,13 +1,26 @@
 """The noise scale tr(Sigma) / |G|^2, from squared norms alone."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, distributed
 
 from batchramp._rust import noise_from_micro_batches, noise_from_two_sizes
 from batchramp.gradient_variance.arguments import whole
+from batchramp.gradient_variance.interval import Covariance, ratio_interval
 
-_STATE_VERSION = 1
+Scalar: TypeAlias = float | Tensor
+"""A number, or a tensor of shape () on any device."""
+
+_Estimate: TypeAlias = Callable[..., tuple[float, float]]
+
+_STATE_VERSION = 2
 
 
 class NoiseScale:
@@ -16,7 +29,12 @@ class NoiseScale:
     Sigma is the covariance of the per-sample gradients and G the gradient of all
     samples (McCandlish et al., arXiv 1812.06162). Each update gives an unbiased
     estimate of both; each is averaged exponentially and debiased, and the noise scale
-    is the ratio of the averages. NaN and infinity, as of a diverged run, stay.
+    is the ratio of the averages. All is kept in double precision. NaN and infinity, as
+    of a diverged run, stay.
+
+    Squared norms may be numbers or tensors of shape (), on any device. Tensors are kept
+    as they are until a result is asked for, so that an update waits for no device
+    (one in `PENDING` does, which bounds what is kept).
 
     Args:
         num_samples: Samples that batches are drawn from without replacement, which
@@ -27,6 +45,9 @@ class NoiseScale:
         ValueError: If an argument is out of its range.
     """
 
+    PENDING = 256
+    """Updates whose tensors are kept before they are read, all at once."""
+
     def __init__(self, num_samples: int | None = None, decay: float = 0.9) -> None:
         if num_samples is not None:
             num_samples = whole("num_samples", num_samples)
@@ -34,16 +55,15 @@ class NoiseScale:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
         self._num_samples = num_samples
         self._decay = float(decay)
-        self._count = 0
-        self._trace = 0.0
-        self._squared_norm = 0.0
+        self._averages = _Averages()
+        self._pending: list[tuple[_Estimate, Tensor]] = []
 
     def update_micro_batches(
         self,
         count: int,
         batch_size: int,
-        sum_squared_norms: float,
-        squared_norm_of_mean: float,
+        sum_squared_norms: Scalar,
+        squared_norm_of_mean: Scalar,
     ) -> None:
         """Takes the evidence of one update's micro-batches.
 
@@ -56,22 +76,20 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
-        self._take(
-            *noise_from_micro_batches(
-                count,
-                batch_size,
-                sum_squared_norms,
-                squared_norm_of_mean,
-                self._num_samples,
+
+        def estimate(total: float, mean: float) -> tuple[float, float]:
+            return noise_from_micro_batches(
+                count, batch_size, total, mean, self._num_samples
             )
-        )
+
+        self._take(estimate, sum_squared_norms, squared_norm_of_mean)
 
     def update_two_sizes(
         self,
         small_batch_size: int,
-        small_squared_norm: float,
+        small_squared_norm: Scalar,
         large_batch_size: int,
-        large_squared_norm: float,
+        large_squared_norm: Scalar,
     ) -> None:
         """Takes the squared norms of two gradients, means over batches of two sizes.
 
@@ -84,38 +102,133 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
-        self._take(
-            *noise_from_two_sizes(
-                small_batch_size,
-                small_squared_norm,
-                large_batch_size,
-                large_squared_norm,
-                self._num_samples,
+
+        def estimate(small: float, large: float) -> tuple[float, float]:
+            return noise_from_two_sizes(
+                small_batch_size, small, large_batch_size, large, self._num_samples
             )
-        )
+
+        self._take(estimate, small_squared_norm, large_squared_norm)
+
+    def update_ranks(
+        self,
+        batch_size: int,
+        squared_norm: Scalar,
+        squared_norm_of_mean: Scalar,
+        group: distributed.ProcessGroup | None = None,
+    ) -> None:
+        """Takes one update of all ranks, each of them a micro-batch; called by every rank.
+
+        Sums `squared_norm` over the ranks (one all-reduce of two numbers), so that all
+        come to the same averages. A rank's own gradient is the one before ranks are
+        averaged: with DistributedDataParallel, that of a backward pass under `no_sync`,
+        or what a communication hook is handed.
+
+        Args:
+            batch_size: Samples of this rank, as many as of every other one.
+            squared_norm: Squared norm of this rank's own mean gradient. With a backend
+                that reduces on the device only, such as NCCL, a tensor on the device.
+            squared_norm_of_mean: Squared norm of the mean of all ranks' gradients.
+            group: The ranks; None is all of them.
+
+        Raises:
+            ValueError: If there is one rank alone, or, when a result is asked for, if
+                ranks had different numbers of samples.
+        """
+        count = distributed.get_world_size(group)
+        noise_from_micro_batches(count, batch_size, 0.0, 0.0, self._num_samples)
+        own = torch.as_tensor(squared_norm, dtype=torch.float64).detach()
+        size = torch.full_like(own, batch_size)
+        sums = torch.stack([own, size, size.square()])
+        distributed.all_reduce(sums, group=group)
+
+        def estimate(
+            total: float, sizes: float, squares: float, mean: float
+        ) -> tuple[float, float]:
+            if count * squares != sizes**2:
+                raise ValueError(
+                    "batch_size must be the same on every rank, got a mean of "
+                    f"{sizes / count} and {batch_size} on this one"
+                )
+            return noise_from_micro_batches(
+                count, batch_size, total, mean, self._num_samples
+            )
+
+        self._take(estimate, *sums.unbind(), squared_norm_of_mean)
 
     @property
     def count(self) -> int:
         """Number of updates taken."""
-        return self._count
+        return self._averages.count + len(self._pending)
 
-    @property
     def trace(self) -> float:
-        """Average trace of Sigma (per sample, divisor N - 1); NaN before an update."""
-        return self._debiased(self._trace)
+        """Returns the average trace of Sigma (per sample, divisor N - 1).
 
-    @property
-    def squared_norm(self) -> float:
-        """Average squared norm of G, which noise can push below 0; NaN at first."""
-        return self._debiased(self._squared_norm)
-
-    @property
-    def noise_scale(self) -> float:
-        """Samples at which noise and signal are equal: `trace` / `squared_norm`.
-
-        Infinite where the average squared norm is not above 0: no signal was seen.
+        NaN before an update. From two sizes, noise can push it below 0.
         """
-        return math.inf if self.squared_norm <= 0 else self.trace / self.squared_norm
+        averages = self._read()
+        return averages.trace if averages.count else math.nan
+
+    def squared_norm(self) -> float:
+        """Returns the average squared norm of G, which noise can push below 0.
+
+        NaN before an update.
+        """
+        averages = self._read()
+        return averages.squared_norm if averages.count else math.nan
+
+    def noise_scale(self) -> float:
+        """Returns the samples at which noise and signal are equal.
+
+        That is `trace()` / `squared_norm()`, but infinite where the average squared norm
+        is not above 0, for then no signal was seen, and 0 where the trace alone is
+        below 0.
+        """
+        trace, squared_norm = self.trace(), self.squared_norm()
+        if squared_norm <= 0:
+            return math.inf
+        return 0.0 if trace < 0 else trace / squared_norm
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Returns an interval of the noise scale, by Fieller's method.
+
+        The covariance of the two averages is that of the updates' pairs of estimates,
+        weighted as the averages are; with n_eff = (sum of weights)^2 / (sum of their
+        squares), (1 + decay) / (1 - decay) in the long run, Student's t has n_eff - 1
+        degrees of freedom. Updates count as independent, and as of one gradient and one
+        Sigma: what these drift within the averages' memory is taken for noise and
+        widens it. The upper end is infinite where the squared norm of G may be 0, as
+        wherever its estimate is negative; below two updates, or at decay 0, the
+        interval is (0, inf).
+
+        Args:
+            level: Wanted coverage, above 0 and below 1.
+
+        Raises:
+            ValueError: If `level` is out of its range.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be above 0 and below 1, got {level!r}")
+        averages = self._read()
+        effective = _effective_count(averages.count, self._decay)
+        if effective - 1 < 1e-9:
+            return 0.0, math.inf
+        # The deviations' weighted mean is divided by 1 - 1/n_eff to be unbiased, and by
+        # n_eff for the variance of an average.
+        total = _total_weight(averages.count, self._decay)
+        scale = 1 / (total * (effective - 1))
+        covariance = Covariance(
+            averages.trace_squares * scale,
+            averages.products * scale,
+            averages.norm_squares * scale,
+        )
+        return ratio_interval(
+            averages.trace,
+            averages.squared_norm,
+            covariance,
+            effective - 1,
+            level,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the averages as a new JSON-able dict."""
@@ -123,9 +236,7 @@ class NoiseScale:
             "version": _STATE_VERSION,
             "num_samples": self._num_samples,
             "decay": self._decay,
-            "count": self._count,
-            "trace": self._trace,
-            "squared_norm": self._squared_norm,
+            **asdict(self._read()),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -144,17 +255,78 @@ class NoiseScale:
                 raise ValueError(
                     f"state's {key} must be {ours[key]!r}, got {state[key]!r}"
                 )
-        self._count = whole("state's count", state["count"], least=0)
-        self._trace = float(state["trace"])
-        self._squared_norm = float(state["squared_norm"])
+        count = whole("state's count", state["count"], least=0)
+        names = [field.name for field in fields(_Averages) if field.name != "count"]
+        self._averages = _Averages(
+            count, **{name: float(state[name]) for name in names}
+        )
+        self._pending.clear()
 
-    def _take(self, trace: float, squared_norm: float) -> None:
-        self._count += 1
-        self._trace += (1 - self._decay) * (trace - self._trace)
-        self._squared_norm += (1 - self._decay) * (squared_norm - self._squared_norm)
+    def _take(self, estimate: _Estimate, *norms: Scalar) -> None:
+        tensors = [norm for norm in norms if isinstance(norm, Tensor)]
+        if not tensors:
+            self._observe(*estimate(*(float(norm) for norm in norms)))
+            return
+        estimate(*(0.0 for _ in norms))  # what is wrong with the sizes shows here
+        doubles = [
+            torch.as_tensor(norm, dtype=torch.float64, device=tensors[0].device)
+            for norm in norms
+        ]
+        self._pending.append((estimate, torch.stack(doubles).detach()))
+        if len(self._pending) >= self.PENDING:
+            self._read()
 
-    def _debiased(self, average: float) -> float:
-        # The averages began at 0, which weighs decay^count in them.
-        if not self._count:
-            return math.nan
-        return average / (1 - self._decay**self._count)
+    def _read(self) -> _Averages:
+        """Reads what is pending, in one transfer, into the averages."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            values = iter(torch.cat([norms for _, norms in pending]).tolist())
+            for estimate, norms in pending:
+                self._observe(*estimate(*islice(values, len(norms))))
+        return self._averages
+
+    def _observe(self, trace: float, squared_norm: float) -> None:
+        self._averages = self._averages.with_observed(trace, squared_norm, self._decay)
+
+
+@dataclass(frozen=True)
+class _Averages:
+    """Averages weighted by decay^age, debiased, and the sums of weighted deviations."""
+
+    count: int = 0
+    trace: float = 0.0
+    squared_norm: float = 0.0
+    trace_squares: float = 0.0
+    products: float = 0.0
+    norm_squares: float = 0.0
+
+    def with_observed(
+        self, trace: float, squared_norm: float, decay: float
+    ) -> _Averages:
+        """Welford's update with weights (West, CACM 22, 1979)."""
+        share = 1 / _total_weight(self.count + 1, decay)
+        trace_before = trace - self.trace
+        norm_before = squared_norm - self.squared_norm
+        trace_mean = self.trace + share * trace_before
+        norm_mean = self.squared_norm + share * norm_before
+        norm_after = squared_norm - norm_mean
+        return _Averages(
+            self.count + 1,
+            trace_mean,
+            norm_mean,
+            decay * self.trace_squares + trace_before * (trace - trace_mean),
+            decay * self.products + trace_before * norm_after,
+            decay * self.norm_squares + norm_before * norm_after,
+        )
+
+
+def _total_weight(count: int, decay: float) -> float:
+    """1 + decay + ... + decay^(count - 1)."""
+    return (1 - decay**count) / (1 - decay)
+
+
+def _effective_count(count: int, decay: float) -> float:
+    """The squared sum of the weights over the sum of their squares; at most count."""
+    if not count:
+        return 0.0
+    return (1 + decay) * (1 - decay**count) / ((1 - decay) * (1 + decay**count))

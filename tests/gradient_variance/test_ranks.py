@@ -1,0 +1,66 @@
+"""Two real processes: every rank comes to the noise that its micro-batches have."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed
+
+from batchramp.gradient_variance import NoiseScale
+
+UPDATES, WORLD_SIZE, SIZE = 12, 2, 4
+
+
+def gradients(rank):
+    generator = torch.Generator().manual_seed(rank)
+    return 1 + torch.randn(UPDATES, 30, generator=generator, dtype=torch.float64)
+
+
+def measure(rank, store):
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD_SIZE
+    )
+    noise = NoiseScale(num_samples=1000)
+    for gradient in gradients(rank):
+        mean = gradient.clone()
+        distributed.all_reduce(mean)
+        mean /= WORLD_SIZE
+        noise.update_ranks(SIZE, gradient.square().sum(), mean.square().sum())
+    unequal, message = NoiseScale(), ""
+    unequal.update_ranks(SIZE + rank, 2.0, 1.0)
+    try:
+        unequal.trace()
+    except ValueError as error:
+        message = str(error)
+    distributed.destroy_process_group()
+    return {"state": noise.state_dict(), "unequal": message}
+
+
+def test_ranks_agree_with_their_micro_batches(tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(Path(__file__)), str(tmp_path / "store")]
+    workers = [
+        subprocess.Popen(
+            [*command, str(rank)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for rank in range(WORLD_SIZE)
+    ]
+    outputs = [worker.communicate(timeout=120)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    found = [json.loads(output) for output in outputs]
+    expected = NoiseScale(num_samples=1000)
+    for parts in torch.stack([gradients(0), gradients(1)], 1):
+        norms = parts.square().sum().item(), parts.mean(0).square().sum().item()
+        expected.update_micro_batches(WORLD_SIZE, SIZE, *norms)
+    assert found[0]["state"] == found[1]["state"]
+    assert found[0]["state"] == pytest.approx(expected.state_dict(), rel=1e-12)
+    for rank in range(WORLD_SIZE):
+        assert "batch_size must be the same on every rank" in found[rank]["unequal"]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(int(sys.argv[2]), sys.argv[1])))
