@@ -125,7 +125,7 @@ def test_evidence_is_of_the_micro_batches_gradients(size, micro_batch, count):
     plain = make_model()
     make_step(plain).update(torch.arange(size), Settings(size, 0.5, 0.0))
     found = make_step(model, micro_batch=micro_batch).update(
-        torch.arange(size), Settings(size, 0.5, 0.0), evidence=True
+        torch.arange(size), Settings(size, 0.5, 0.0), evidence={"micro_batches"}
     )
     assert (found.count, found.batch_size) == (count, size // count)
     assert found.sum_squared_norms == pytest.approx(float(stacked.square().sum()))
@@ -134,12 +134,29 @@ def test_evidence_is_of_the_micro_batches_gradients(size, micro_batch, count):
     torch.testing.assert_close(flat(model), flat(plain), rtol=1e-10, atol=1e-12)
 
 
+def test_evidence_holds_what_is_asked_for_by_name():
+    step = make_step(make_model(), micro_batch=5)
+    chosen = Settings(20, 0.0, 0.0)  # a rate of zero leaves the model as it is
+    norms = step.update(torch.arange(20), chosen, evidence={"micro_batches"})
+    assert norms.inner_products is None
+    assert norms.orthogonal is None
+    names = {"inner_products", "orthogonal"}
+    both = step.update(torch.arange(20), chosen, evidence=names)
+    for name in ("sum_squared_norms", "squared_norm_of_mean", "count", "batch_size"):
+        assert getattr(both, name) == getattr(norms, name)
+    # The products of the g_i with their mean average to its squared norm, and a g_i is
+    # what lies along the mean and what is orthogonal to it.
+    assert sum(both.inner_products) / 4 == pytest.approx(both.squared_norm_of_mean)
+    along = sum(p**2 for p in both.inner_products) / both.squared_norm_of_mean
+    assert along + sum(both.orthogonal) == pytest.approx(both.sum_squared_norms)
+
+
 @pytest.mark.parametrize(("size", "micro_batch"), [(1, None), (7, None), (10, 4)])
 def test_unequal_micro_batches_give_no_evidence_but_the_same_update(size, micro_batch):
     model, plain = make_model(), make_model()
     indices, chosen = torch.arange(size), Settings(size, 0.5, 0.0)
     step = make_step(model, micro_batch=micro_batch)
-    assert step.update(indices, chosen, evidence=True) is None
+    assert step.update(indices, chosen, evidence={"micro_batches"}) is None
     make_step(plain).update(indices, chosen)
     torch.testing.assert_close(flat(model), flat(plain), rtol=1e-10, atol=1e-12)
 
@@ -149,7 +166,7 @@ def test_warming_up_leaves_model_and_generators_as_they_were():
     model = model.double().train()
     before, state = flat(model).clone(), torch.random.get_rng_state()
     step = make_step(model)
-    step.warm_up({4, 9}, evidence=True)
+    step.warm_up({4, 9}, evidence={"micro_batches"})
     assert torch.equal(flat(model), before)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert float(step.loss_sum) == 0
@@ -216,5 +233,5 @@ def test_a_gpu_makes_the_updates_that_the_cpu_makes():
     for step, target in ((first, "cpu"), (second, "cuda")):
         for start in (0, 20):
             indices = torch.arange(start, start + 20, device=target)
-            step.update(indices, Settings(20, 0.5, 0.9), evidence=True)
+            step.update(indices, Settings(20, 0.5, 0.9), evidence={"micro_batches"})
     torch.testing.assert_close(flat(on_cpu), flat(on_gpu).cpu(), rtol=1e-9, atol=1e-12)

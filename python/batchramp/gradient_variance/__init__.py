@@ -1,7 +1,22 @@
-"""The variance of gradients, per coordinate or as a noise scale."""
+"""The variance of gradients: per coordinate, as a noise scale, and what else rules need."""
 
 from batchramp.gradient_variance.coordinates import GradientVariance
 from batchramp.gradient_variance.noise_scale import NoiseScale
 from batchramp.gradient_variance.norms import GradientNorms, squared_norm
+from batchramp.gradient_variance.per_example import per_example_statistics
+from batchramp.gradient_variance.statistics import (
+    STATISTICS,
+    GradientStatistics,
+    micro_batch_statistics,
+)
 
-__all__ = ["GradientNorms", "GradientVariance", "NoiseScale", "squared_norm"]
+__all__ = [
+    "STATISTICS",
+    "GradientNorms",
+    "GradientStatistics",
+    "GradientVariance",
+    "NoiseScale",
+    "micro_batch_statistics",
+    "per_example_statistics",
+    "squared_norm",
+]

@@ -14,10 +14,10 @@ MAX_POSITION = 2**63
 """The last position that `batchramp._rust` counts to."""
 
 MICRO_BATCHES = "micro_batches"
-"""The evidence that `MicroBatchEvidence` carries."""
+"""The norms that every `MicroBatchEvidence` carries."""
 
-EVIDENCE = (MICRO_BATCHES,)
-"""Every kind of evidence that a schedule may ask for."""
+EVIDENCE = (MICRO_BATCHES, "inner_products", "orthogonal")
+"""What a schedule may ask for: the fields of `MicroBatchEvidence`, the norms as one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +110,19 @@ class Settings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class MicroBatchEvidence:
-    """Squared gradient norms of one update's equal micro-batches.
+    """What the gradients of one update's equal micro-batches say.
+
+    The norms come with whatever a schedule asks for; the rest is None unless it is
+    named in `Schedule.evidence`.
 
     Attributes:
         count: Number of micro-batches, K >= 2.
         batch_size: Samples of each micro-batch, b; each g_i is the mean over them.
         sum_squared_norms: Sum over i of the squared norm of g_i.
         squared_norm_of_mean: Squared norm of the mean of the g_i.
+        inner_products: The product of each g_i with their mean. While they are
+            computed, all K gradients are kept.
+        orthogonal: The squared norm of each g_i's part orthogonal to their mean.
 
     Raises:
         ValueError: If there are fewer than two micro-batches, or one is empty.
@@ -126,6 +132,8 @@ class MicroBatchEvidence:
     batch_size: int
     sum_squared_norms: float
     squared_norm_of_mean: float
+    inner_products: tuple[float, ...] | None = None
+    orthogonal: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         whole_number("count", self.count, minimum=2)
@@ -133,7 +141,7 @@ class MicroBatchEvidence:
 
 
 Evidence: TypeAlias = MicroBatchEvidence
-"""Whatever a schedule may ask for; one kind so far."""
+"""Whatever a schedule may ask for."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ class _Race:
             Clock(device) for _ in range(3)
         )
         self._num_samples = len(data.train)
-        self._adaptive = bool(trial.schedule.evidence)
+        self._evidence = trial.schedule.evidence
         self._batches = Batches(
             self._num_samples,
             seed=derive_key(trial.seed, "order"),
@@ -126,7 +126,7 @@ class _Race:
         )
 
     def _make_plan(self) -> Plan | None:
-        if self._adaptive:
+        if self._evidence:
             return None
         return plan(
             self._trial.schedule,
@@ -140,7 +140,7 @@ class _Race:
         cursor = _Cursor(0, 0, 0, Settings(0, 0.0, 0.0), state)
         self._decide(cursor, None)
         with self._compile_clock:
-            self._step.warm_up(self._shapes(cursor), evidence=self._adaptive)
+            self._step.warm_up(self._shapes(cursor), evidence=self._evidence)
         self._record(cursor, None)
         while cursor.position < self._horizon.budget:
             samples = cursor.samples
@@ -164,7 +164,7 @@ class _Race:
                 )
                 if not on_cpu:
                     indices = indices.to(device, non_blocking=True)
-                evidence = step.update(indices, used, evidence=self._adaptive)
+                evidence = step.update(indices, used, evidence=self._evidence)
                 cursor.position = batches.end(cursor.position, used.batch_size)
                 cursor.update += 1
                 cursor.samples += len(indices)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from batchramp.schedules.interface import MicroBatchEvidence, Settings
+from batchramp.gradient_variance import micro_batch_statistics
+from batchramp.schedules.interface import MICRO_BATCHES, MicroBatchEvidence, Settings
 from batchramp.workloads import Split, Workload
+
+NORMS = ("sum_squared_norms", "squared_norm_of_mean")
+"""What all evidence carries."""
 
 IMPLEMENTATION = "torch.optim.sgd.sgd(fused=True)"
 """Part of a trial's identity: fused and unfused SGD differ in their last bits."""
@@ -61,23 +66,27 @@ class Step:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=train.inputs.device)
 
     def update(
-        self, indices: Tensor, settings: Settings, *, evidence: bool = False
+        self,
+        indices: Tensor,
+        settings: Settings,
+        *,
+        evidence: Collection[str] = (),
     ) -> MicroBatchEvidence | None:
         """Make one update from the samples at `indices`, int64 on the data's device.
 
         Args:
             indices: Shape (samples of this batch,); may be fewer than the batch size.
             settings: Learning rate and momentum to use.
-            evidence: Whether to return the norms that an adaptive schedule needs. They
-                need K >= 2 equal micro-batches: a batch that fits in one is split in
-                two, and one that cannot be split equally gives none.
+            evidence: What an adaptive schedule needs. It is of K >= 2 equal
+                micro-batches: a batch that fits in one is split in two, and one that
+                cannot be split equally gives none.
         """
-        micro_batches = self._split(indices, evidence=evidence)
+        micro_batches = self._split(indices, evidence=bool(evidence))
         for parameter in self._parameters:
             parameter.grad = None
         found = None
         if evidence and len(micro_batches) > 1 and _equal(micro_batches):
-            found = self._accumulate_with_norms(micro_batches)
+            found = self._accumulate_with_evidence(micro_batches, evidence)
         else:
             for part in micro_batches:
                 share = self._share(part, len(indices))
@@ -92,7 +101,7 @@ class Step:
         self.loss_sum.zero_()
         return mean
 
-    def warm_up(self, batch_sizes: Iterable[int], *, evidence: bool) -> None:
+    def warm_up(self, batch_sizes: Iterable[int], *, evidence: Collection[str]) -> None:
         """Run every given batch size once on a copy, so that no update is a first one.
 
         Allocations, kernel loading and the libraries' own tuning at a new shape happen
@@ -158,37 +167,39 @@ class Step:
             )
         return losses.dot(losses.new_full(losses.shape, 1 / batch_size))
 
-    def _accumulate_with_norms(self, parts: Sequence[Tensor]) -> MicroBatchEvidence:
-        squared_norms = torch.zeros_like(self.loss_sum)
-        means: list[Tensor] = []
-        for part in parts:
-            mean_loss = self._share(part, len(part))
-            self.loss_sum.add_(mean_loss.detach(), alpha=len(part))
-            gradients = torch.autograd.grad(
-                mean_loss, self._parameters, allow_unused=True, materialize_grads=True
-            )
-            squared_norms += squared_norm(gradients)
-            if means:
-                torch._foreach_add_(means, gradients)
-            else:
-                means = [gradient.clone() for gradient in gradients]
-        torch._foreach_div_(means, len(parts))
-        for parameter, mean in zip(self._parameters, means, strict=True):
-            parameter.grad = mean
-        # One transfer for both numbers: the schedule needs them to decide.
-        norms = torch.stack([squared_norms, squared_norm(means)]).tolist()
-        return MicroBatchEvidence(
-            count=len(parts),
+    def _accumulate_with_evidence(
+        self, parts: Sequence[Tensor], evidence: Collection[str]
+    ) -> MicroBatchEvidence:
+        def gradients() -> Iterator[Sequence[Tensor]]:
+            for part in parts:
+                mean_loss = self._share(part, len(part))
+                self.loss_sum.add_(mean_loss.detach(), alpha=len(part))
+                yield torch.autograd.grad(
+                    mean_loss,
+                    self._parameters,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+
+        vectors = sorted(set(evidence) - {MICRO_BATCHES})
+        found = micro_batch_statistics(
+            gradients(),
+            {*NORMS, *vectors},
             batch_size=len(parts[0]),
-            sum_squared_norms=norms[0],
-            squared_norm_of_mean=norms[1],
         )
-
-
-def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the sum of all elements' squares: shape (), float64, on the device."""
-    norms = torch.stack(torch._foreach_norm(list(tensors))).double()
-    return norms.square().sum()
+        for parameter, mean in zip(self._parameters, found.mean, strict=True):
+            parameter.grad = mean.to(parameter.dtype)
+        # One transfer for all numbers: the schedule needs them to decide.
+        tensors = [getattr(found, name).reshape(-1) for name in (*NORMS, *vectors)]
+        total, of_mean, *rest = torch.cat(tensors).tolist()
+        values = iter(rest)
+        return MicroBatchEvidence(
+            count=found.count,
+            batch_size=found.batch_size,
+            sum_squared_norms=total,
+            squared_norm_of_mean=of_mean,
+            **{name: tuple(islice(values, found.count)) for name in vectors},
+        )
 
 
 def _equal(parts: Sequence[Tensor]) -> bool:
