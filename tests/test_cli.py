@@ -195,6 +195,24 @@ def test_run_ends_with_a_table(call, folder):
     assert call("report", folder / "run") == (0, out, "")
 
 
+def test_run_measures_what_is_named(call, folder, tmp_path):
+    suite, names = folder / "tiny.toml", "noise-scale,variance,gradient-norm,sharpness"
+    out = tmp_path / "out"
+    arguments = ("run", suite, "--out", out, "--seeds", 1, "--measure")
+    assert call(*arguments, names)[0] == 0
+    rows = batchramp.read_results(out).rows
+    for column in (*names.replace("-", "_").split(","), "sharpness_residual"):
+        assert rows[column].is_finite().all()
+    assert rows["batch_variance"].is_null().all()
+    # Measures are part of a trial's identity: others are another question.
+    code, _, error = call(*arguments, "sharpness")
+    assert code == 2
+    assert "holds the results of another suite" in error
+    code, _, error = call(*arguments, "noise,sharpness")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "unknown measure 'noise': did you mean noise_scale" in error
+
+
 def test_run_prints_json_and_nothing_else(call_json, folder):
     found = call_json("run", folder / "tiny.toml", "--out", folder / "run")
     assert (found["suite"], found["workload"]) == ("tiny", "digits")

@@ -113,6 +113,13 @@ def _parameters(
     show_default=True,
     help="Trials at a time; more than one disturb each other's clocks.",
 )
+@click.option(
+    "--measure",
+    default="",
+    metavar="LIST",
+    help="What to measure at each look, off the train clock: any of gradient-norm, "
+    "variance, noise-scale, sharpness, batch-mean, full-train-loss, with commas.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be run, and stop.")
 @_json
 def run(
@@ -122,6 +129,7 @@ def run(
     data: str | None,
     device: str | None,
     jobs: int,
+    measure: str,
     dry_run: bool,
     as_json: bool,
 ) -> int:
@@ -133,6 +141,7 @@ def run(
     \b
     batchramp run
     batchramp run fashion.toml --data ~/data --seeds 3
+    batchramp run --measure noise-scale,sharpness --out runs/measured
     """
     try:
         from batchramp.benchmark.runner import make_race
@@ -143,7 +152,15 @@ def run(
         raise ValueError(message) from error
     from batchramp.benchmark.progress import ProgressMonitor
 
-    race = make_race(suite, out=out, seeds=seeds, data=data, device=device, jobs=jobs)
+    race = make_race(
+        suite,
+        out=out,
+        seeds=seeds,
+        data=data,
+        device=device,
+        jobs=jobs,
+        measure=measure.split(",") if measure else (),
+    )
     if dry_run:
         return _print_dry_run(race, as_json=as_json)
     with ProgressMonitor(_console(error=True)) as monitor:

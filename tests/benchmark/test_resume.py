@@ -231,7 +231,7 @@ def test_results_of_another_format_are_refused(race, tmp_path):
     suite = read_results(tmp_path / "out").suite
     write_suite(tmp_path / "out", suite | {"format": 99})
     kept = files(tmp_path / "out")
-    with pytest.raises(ValueError, match="must be of results format 1, got 99"):
+    with pytest.raises(ValueError, match="must be of results format 2, got 99"):
         race(SUITE)
     assert files(tmp_path / "out") == kept
 

@@ -1,11 +1,18 @@
 import gzip
 import struct
+import tomllib
 from contextlib import contextmanager
 
 import pytest
 
 from batchramp.benchmark.runner import make_race, run
-from batchramp.benchmark.suite import load_suite, make_suite, parse_suite, with_seeds
+from batchramp.benchmark.suite import (
+    load_suite,
+    make_suite,
+    parse_suite,
+    with_measures,
+    with_seeds,
+)
 
 SUITE = """\
 name = "tiny"
@@ -308,6 +315,19 @@ def test_the_number_of_seeds_can_be_changed():
     for seeds in (0, 2.5, True, "3"):
         with pytest.raises(ValueError, match="seeds"):
             with_seeds(suite, seeds)
+
+
+def test_measures_are_added_at_every_look_unless_the_suite_says_when():
+    table = tomllib.loads(SUITE) | {"measures": {"sharpness": 2}}
+    suite = with_measures(make_suite(table), ["noise-scale", " sharpness", "variance"])
+    assert suite.measures == {
+        "noise_scale": suite.cadence,
+        "variance": suite.cadence,
+        "sharpness": 2,
+    }
+    for wrong in ("sharpnes", ""):
+        with pytest.raises(ValueError, match="unknown measure"):
+            with_measures(suite, [wrong])
 
 
 def test_labels_may_be_in_any_script(resolve):

@@ -120,9 +120,20 @@ def test_looks_and_measures_do_not_move_the_curve():
     often = run(
         schedule,
         cadence=Fraction(1, 10),
-        measures={"gradient_norm": Fraction(1, 10), "full_train_loss": Fraction(1, 5)},
+        measures={
+            "gradient_norm": Fraction(1, 10),
+            "full_train_loss": Fraction(1, 5),
+            "variance": Fraction(1, 2),
+            "noise_scale": Fraction(1, 10),
+            "sharpness": Fraction(1),
+            "batch_mean": Fraction(1),
+        },
     )
-    end = {k: v for k, v in without_seconds(rare)[-1].items() if k != "train_loss"}
+    end = {
+        name: value
+        for name, value in without_seconds(rare)[-1].items()
+        if name != "train_loss" and value is not None
+    }
     assert end.items() <= without_seconds(often)[-1].items()
 
 
@@ -132,6 +143,12 @@ def test_measures_come_at_their_own_cadence_and_at_the_end():
     measured = [row.epoch for row in rows if row.full_train_loss is not None]
     assert measured == [0, 1, 2, 3, 4]
     assert [row.epoch for row in rows if row.gradient_norm is not None] == [4]
+    assert all(row.sharpness is row.variance is None for row in rows)
+    measures = {"noise_scale": Fraction(2), "batch_mean": Fraction(9)}
+    rows = run(make("constant", batch_size=10, lr=0.1), measures=measures).rows
+    assert [row.epoch for row in rows if row.noise_scale is not None] == [0, 2, 4]
+    assert [row.epoch for row in rows if row.batch_variance is not None] == [4]
+    assert all(row.variance is None for row in rows)
 
 
 def test_train_loss_is_the_mean_over_samples_since_the_previous_row():

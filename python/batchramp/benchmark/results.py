@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 import tomli_w
 
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; another one is refused, not guessed at."""
 
 COLUMNS: dict[str, type[pl.DataType]] = {
@@ -39,6 +39,12 @@ COLUMNS: dict[str, type[pl.DataType]] = {
     "full_train_loss": pl.Float64,
     "metric": pl.Float64,
     "gradient_norm": pl.Float64,
+    "variance": pl.Float64,
+    "noise_scale": pl.Float64,
+    "sharpness": pl.Float64,
+    "sharpness_residual": pl.Float64,
+    "batch_variance": pl.Float64,
+    "batch_bias": pl.Float64,
 }
 """Columns of a trial's file; `training.trial.Row` says what each means. `trial`,
 `panel` and `schedule` (the label) are joined from `suite.toml` on reading, so that a

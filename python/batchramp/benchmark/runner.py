@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -30,6 +30,7 @@ from batchramp.benchmark.suite import (
     Suite,
     check_suite,
     load_suite,
+    with_measures,
     with_seeds,
 )
 from batchramp.benchmark.trials import PlannedTrial, ResolvedSuite
@@ -210,6 +211,7 @@ def make_race(
     data: str | Path | None = None,
     device: str | None = None,
     jobs: int = 1,
+    measure: Iterable[str] = (),
 ) -> Race:
     """Turn what a user asks for into a race.
 
@@ -220,6 +222,7 @@ def make_race(
         data: Parent directory of the data sets.
         device: `cpu` or `cuda`; a GPU if there is one, unless named.
         jobs: Trials at a time.
+        measure: What to measure at each look, beside what the suite says.
 
     Raises:
         ValueError: An argument is not valid, or there is no such suite or device.
@@ -237,7 +240,7 @@ def make_race(
     if data_dir is not None and not data_dir.is_dir():
         raise ValueError(f"data directory {data_dir} must exist, and does not")
     return Race(
-        suite=with_seeds(suite, seeds),
+        suite=with_measures(with_seeds(suite, seeds), measure),
         source=source,
         out=Path(out) if out is not None else Path("runs", suite.name),
         data_dir=data_dir,
@@ -334,6 +337,7 @@ def run(
     data: str | Path | None = None,
     device: str | None = None,
     jobs: int = 1,
+    measure: Iterable[str] = (),
 ) -> Results:
     """Race a suite's schedules and return the results; as the command `batchramp run`.
 
@@ -347,10 +351,21 @@ def run(
         data: Parent directory of the data sets.
         device: `cpu` or `cuda`; a GPU if there is one, unless named.
         jobs: Trials at a time; more than one disturb each other's clocks.
+        measure: What to measure at each look, off the train clock, beside what the
+            suite says: `gradient_norm`, `variance`, `noise_scale`, `sharpness`,
+            `batch_mean`, `full_train_loss`.
 
     Raises:
         ValueError: An argument is not valid, or the folder holds another suite.
     """
-    race = make_race(suite, out=out, seeds=seeds, data=data, device=device, jobs=jobs)
+    race = make_race(
+        suite,
+        out=out,
+        seeds=seeds,
+        data=data,
+        device=device,
+        jobs=jobs,
+        measure=measure,
+    )
     race.run(Monitor())
     return read_results(race.out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+from collections.abc import Iterable
 from fractions import Fraction
 from importlib import resources
 from itertools import pairwise
@@ -21,7 +22,15 @@ from batchramp.names import suggest
 from batchramp.schedules import BOUNDARIES
 from batchramp.schedules.parameters import exact_decimal, whole_number
 
-MEASURES = ("full_train_loss", "gradient_norm")
+MEASURES = (
+    "full_train_loss",
+    "gradient_norm",
+    "variance",
+    "noise_scale",
+    "sharpness",
+    "batch_mean",
+)
+"""What a look can measure beside the metric; `training.measures` says what each is."""
 
 MAX_THREADS = 1024
 """Beyond some number of threads torch ends the process."""
@@ -101,9 +110,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         first_seed: The first of them; the others follow.
         search_score: What the entries' searches scored by, in words.
         boundary: What happens to a batch at a pass's end.
-        measures: Epochs between measurements of `full_train_loss` (every look, unless
-            set) and of `gradient_norm` (the end, unless set). Both are always measured
-            at the end; set to `epochs` or more, only there.
+        measures: Epochs between measurements, by any name of `MEASURES`; at the end too.
+            `full_train_loss` is measured at every look unless set, `gradient_norm` at
+            the end, the others not at all. Set to `epochs` or more, only at the end.
         micro_batch: The most samples of one forward and backward pass.
         threads: torch's CPU threads; the machine's cores unless set.
     """
@@ -184,6 +193,19 @@ def with_seeds(suite: Suite, seeds: int | None) -> Suite:
     if seeds is None:
         return suite
     changed = msgspec.structs.replace(suite, seeds=whole_number("seeds", seeds))
+    check_suite(changed)
+    return changed
+
+
+def with_measures(suite: Suite, names: Iterable[str]) -> Suite:
+    """Return the suite with more measures, at every look unless it says when itself.
+
+    Args:
+        suite: What was asked.
+        names: Of `MEASURES`; a hyphen is as good as an underscore.
+    """
+    asked = {name.strip().replace("-", "_"): suite.cadence for name in names}
+    changed = msgspec.structs.replace(suite, measures=asked | suite.measures)
     check_suite(changed)
     return changed
 

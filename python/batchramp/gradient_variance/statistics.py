@@ -130,6 +130,7 @@ class _Sweep:
         self._wanted = wanted
         self._batch_size = batch_size
         self._count = 0
+        self._shapes: list[torch.Size] = []
         self._sums: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._kept: list[list[Tensor]] = []
@@ -140,11 +141,12 @@ class _Sweep:
         if scale != 1.0:
             parts = list(torch._foreach_mul(parts, scale))
         shapes = [part.shape for part in parts]
-        if not shapes or (self._sums and shapes != [part.shape for part in self._sums]):
+        if not shapes or shapes != (self._shapes or shapes):
             raise ValueError(
                 "gradients must have the same shapes, at least one, got "
                 f"{[tuple(shape) for shape in shapes]}"
             )
+        self._shapes = shapes
         self._count += 1
         if self._sums:
             torch._foreach_add_(self._sums, parts)
@@ -239,8 +241,10 @@ def _checked(part: Tensor) -> Tensor:
             "gradients must be dense and real floating-point, got layout "
             f"{part.layout} and {part.dtype}"
         )
+    if part.requires_grad:
+        part = part.detach()
     # Half precision would lose the sums; single is what its optimizers keep too.
-    return part.detach().float() if part.element_size() < 4 else part.detach()
+    return part.float() if part.element_size() < 4 else part
 
 
 def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:

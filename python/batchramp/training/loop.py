@@ -21,7 +21,8 @@ from batchramp.schedules.interface import (
     Settings,
 )
 from batchramp.training.clock import Clock
-from batchramp.training.evaluation import full_gradient, full_train_loss, mean_metric
+from batchramp.training.evaluation import mean_metric
+from batchramp.training.measures import Subject, measure
 from batchramp.training.step import Step, check_settings
 from batchramp.training.trial import Record, Row, Status, Trial
 from batchramp.workloads import Data
@@ -213,16 +214,18 @@ class _Race:
         return min(look, self._horizon.budget)
 
     def _record(self, cursor: _Cursor, last: tuple[Settings, float] | None) -> Row:
-        workload, train = self._trial.workload, self._data.train
+        trial = self._trial
         before, self._last_position = self._last_position, cursor.position
-        loss = norm = None
-        with self._look_clock:
-            metric = mean_metric(self._model, workload, self._data.test)
-            if self._due("gradient_norm", before, cursor.position):
-                loss, norm = full_gradient(self._model, workload, train)
-            elif self._due("full_train_loss", before, cursor.position):
-                loss = full_train_loss(self._model, workload, train)
         settings, train_loss = last or (None, None)
+        size = settings.batch_size if settings else None
+        with self._look_clock:
+            metric = mean_metric(self._model, trial.workload, self._data.test)
+            measured = measure(
+                Subject(
+                    self._model, trial.workload, self._data.train, trial.seed, size
+                ),
+                self._due(before, cursor.position),
+            )
         row = Row(
             updates=cursor.update,
             samples=cursor.samples,
@@ -232,26 +235,29 @@ class _Race:
             total_seconds=time.perf_counter() - self._opened,
             evaluation_seconds=self._look_clock.seconds,
             compile_seconds=self._compile_clock.seconds,
-            batch_size=settings.batch_size if settings else None,
+            batch_size=size,
             lr=settings.lr if settings else None,
             momentum=settings.momentum if settings else None,
             train_loss=train_loss,
-            full_train_loss=loss,
             metric=metric,
-            gradient_norm=norm,
+            **measured,
         )
         self._record_row(row)
         return row
 
-    def _due(self, measure: str, before: int, position: int) -> bool:
-        """Whether a multiple of the measure's cadence lies in (before, position]."""
+    def _due(self, before: int, position: int) -> set[str]:
+        """The measures of which a cadence's multiple lies in (before, position]."""
         if position >= self._horizon.budget:
-            return True
-        cadence = self._trial.measures.get(measure)
-        if cadence is None:
-            return False
-        spacing = Fraction(cadence) * self._num_samples
-        return before // spacing < position // spacing
+            return {"full_train_loss", "gradient_norm", *self._trial.measures}
+        spacings = {
+            name: Fraction(cadence) * self._num_samples
+            for name, cadence in self._trial.measures.items()
+        }
+        return {
+            name
+            for name, spacing in spacings.items()
+            if before // spacing < position // spacing
+        }
 
     def _check_plan(self, cursor: _Cursor) -> None:
         if self._plan is not None and cursor.update != self._plan.updates:

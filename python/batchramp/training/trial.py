@@ -25,8 +25,9 @@ class Trial:
         epochs: Budget in passes over the training set.
         boundary: What happens to a batch at a pass's end: `keep`, `drop` or `wrap`.
         cadence: Epochs between looks.
-        measures: `full_train_loss` and `gradient_norm`, where wanted before the end, to
-            the epochs between measurements; both are always measured at the end.
+        measures: What to measure beside the metric (see `training.measures`), to the
+            epochs between measurements; at the end too. `full_train_loss` and
+            `gradient_norm` are always measured at the end.
         weight_decay: Coefficient of L2 regularisation in SGD.
         nesterov: Nesterov's momentum.
         micro_batch: The most samples of one forward and backward pass.
@@ -62,9 +63,18 @@ class Row:
         momentum: Momentum of the last update.
         train_loss: Weighted mean of the batch losses since the previous row, in the
             workload's unit; null before the first update.
-        full_train_loss: Mean loss over the training set in evaluation mode.
         metric: Mean of the workload's metric over the test set.
+        full_train_loss: Mean loss over the training set in evaluation mode. It and all
+            below are null where not measured.
         gradient_norm: Norm of the full gradient of `full_train_loss`.
+        variance: Trace of the per-sample gradients' covariance over the training set,
+            divisor N - 1.
+        noise_scale: That over the squared norm of the full gradient, in samples.
+        sharpness: Largest eigenvalue of the Hessian of the training loss.
+        sharpness_residual: How far at most the nearest eigenvalue lies from it.
+        batch_variance: Mean squared distance of the mean gradient of a batch, of the
+            last update's batch size, from the full gradient.
+        batch_bias: Unbiased estimate of the squared norm of such a batch's bias.
     """
 
     updates: int
@@ -79,9 +89,15 @@ class Row:
     lr: float | None
     momentum: float | None
     train_loss: float | None
-    full_train_loss: float | None
     metric: float
-    gradient_norm: float | None
+    full_train_loss: float | None = None
+    gradient_norm: float | None = None
+    variance: float | None = None
+    noise_scale: float | None = None
+    sharpness: float | None = None
+    sharpness_residual: float | None = None
+    batch_variance: float | None = None
+    batch_bias: float | None = None
 
 
 @dataclass(frozen=True)

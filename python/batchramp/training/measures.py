@@ -1,0 +1,154 @@
+"""What a look measures for our curiosity: named, off the train clock, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from batchramp._rust import Batches, derive_key
+from batchramp.gradient_variance import per_example_statistics, squared_norm
+from batchramp.training.evaluation import (
+    CHUNK,
+    evaluation_mode,
+    full_gradient,
+    full_train_loss,
+)
+from batchramp.training.sharpness import sharpness
+from batchramp.workloads import Split, Workload
+
+DRAWS = 100
+"""Batches that `batch_mean` draws at each measurement."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        model: The model, as it is at the look.
+        workload: Gives the loss of each sample.
+        train: The training set.
+        seed: The trial's.
+        batch_size: Of the last update; None before the first.
+    """
+
+    model: nn.Module
+    workload: Workload
+    train: Split
+    seed: int
+    batch_size: int | None
+
+
+def measure(subject: Subject, names: Collection[str]) -> dict[str, float]:
+    """Return columns of a row: what `names` ask for, and nothing else.
+
+    Everything is of the unaugmented training set, in evaluation mode, without weight
+    decay.
+
+    Args:
+        subject: What is measured.
+        names: Any of `full_train_loss`, `gradient_norm` (with the loss, which comes for
+            free), `variance`, `noise_scale`, `sharpness` (with `sharpness_residual`) and
+            `batch_mean` (`batch_variance` and `batch_bias`; nothing before the first
+            update).
+    """
+    model, workload, train = subject.model, subject.workload, subject.train
+    found: dict[str, float] = {}
+    if "gradient_norm" in names:
+        loss, norm = full_gradient(model, workload, train)
+        found |= {"full_train_loss": loss, "gradient_norm": norm}
+    elif "full_train_loss" in names:
+        found["full_train_loss"] = full_train_loss(model, workload, train)
+    if {"variance", "noise_scale"} & set(names) and len(train) > 1:
+        trace, signal = full_noise(model, workload, train)
+        if "variance" in names:
+            found["variance"] = trace
+        if "noise_scale" in names:
+            found["noise_scale"] = trace / signal if signal else float("inf")
+    if "sharpness" in names:
+        value, residual = sharpness(model, workload, train)
+        found |= {"sharpness": value, "sharpness_residual": residual}
+    if "batch_mean" in names and subject.batch_size is not None:
+        variance, bias = batch_mean(subject, subject.batch_size)
+        found |= {"batch_variance": variance, "batch_bias": bias}
+    return found
+
+
+def full_noise(
+    model: nn.Module, workload: Workload, train: Split
+) -> tuple[float, float]:
+    """Return tr(Sigma) and |G|^2 of the whole training set, exactly, not estimated.
+
+    Sigma is the covariance of the per-sample gradients with divisor N - 1, G their
+    mean: the noise scale of McCandlish et al. (arXiv 1812.06162) is their quotient.
+    Samples go through in chunks of `CHUNK` at most, none of which is of one alone.
+    """
+    count = len(train)
+    squares = torch.zeros((), dtype=torch.float64, device=train.inputs.device)
+    sums: list[Tensor] = []
+    with evaluation_mode(model):
+        for part in torch.arange(count).tensor_split(-(-count // CHUNK)):
+            where = slice(int(part[0]), int(part[-1]) + 1)
+            found = per_example_statistics(
+                model,
+                workload.loss,
+                train.inputs[where],
+                train.targets[where],
+                ("sum_squared_norms",),
+            )
+            assert found.sum_squared_norms is not None
+            squares += found.sum_squared_norms
+            totals = [mean.double() * found.count for mean in found.mean]
+            sums = (
+                [a + b for a, b in zip(sums, totals, strict=True)] if sums else totals
+            )
+    signal = float(squared_norm(sums)) / count**2
+    return (float(squares) - count * signal) / (count - 1), signal
+
+
+def batch_mean(subject: Subject, batch_size: int) -> tuple[float, float]:
+    """Return how the mean gradient of a batch varies, and how far off it is on average.
+
+    `DRAWS` batches are drawn at the model as it is, each from an order of its own, as
+    an update's are: without replacement. With g_i their mean gradients, m the mean of
+    those and G the full gradient,
+
+    Returns:
+        The mean of |g_i - G|^2, whose expectation is tr(Sigma) (1/B - 1/N) for an
+        unbiased batch; and |m - G|^2 less what chance adds to it, which is the unbiased
+        estimate of the bias's squared norm (0 for an unbiased batch, and as often below
+        as above).
+    """
+    train = subject.train
+    parameters = [p for p in subject.model.parameters() if p.requires_grad]
+    batches = Batches(len(train), seed=derive_key(subject.seed, "batch mean"))
+    batch_size = min(batch_size, len(train))
+
+    def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=inputs.device)
+        for start in range(0, len(inputs), CHUNK):
+            where = slice(start, start + CHUNK)
+            losses = subject.workload.loss(subject.model(inputs[where]), targets[where])
+            parts = torch.autograd.grad(
+                losses.sum(), parameters, allow_unused=True, materialize_grads=True
+            )
+            total = total + torch.cat([part.double().reshape(-1) for part in parts])
+        return total / len(inputs)
+
+    with evaluation_mode(subject.model), torch.enable_grad():
+        full = gradient(train.inputs, train.targets)
+        off = torch.zeros_like(full)
+        squares = torch.zeros_like(full[0])
+        for draw in range(DRAWS):
+            chosen = torch.from_numpy(batches.take(draw * len(train), batch_size))
+            chosen = chosen.to(train.inputs.device)
+            distance = gradient(train.inputs[chosen], train.targets[chosen]) - full
+            off += distance
+            squares += distance @ distance
+    off /= DRAWS
+    spread, squared_off = float(squares), float(off @ off)
+    chance = (spread - DRAWS * squared_off) / (DRAWS - 1) / DRAWS
+    return spread / DRAWS, squared_off - chance
