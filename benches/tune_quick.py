@@ -32,7 +32,7 @@ from batchramp.benchmark.suite import Entry, Panel, Search, Suite
 ROOT = Path(__file__).parent.parent
 SUITE_FILE = ROOT / "python/batchramp/benchmark/suites/quick.toml"
 CURVES_FILE = Path(__file__).parent / "results/quick-tuning.md"
-RUNS = ROOT / "runs/tune-quick"
+RUNS = ROOT / "runs"
 
 EPOCHS = 8
 TUNING_SEED, TUNING_SEEDS = 1000, 3
@@ -82,11 +82,14 @@ def scaled(settings: dict[str, Any], scale: float) -> dict[str, Any]:
     return settings | {k: float(f"{rate:.3g}") for k, rate in rates.items()}
 
 
-def race(name: str, panel: Panel, first_seed: int, seeds: int) -> Results:
+def race(
+    name: str, panel: Panel, first_seed: int, seeds: int, common: dict[str, Any]
+) -> Results:
     suite = Suite(
-        name=name, panels=(panel,), first_seed=first_seed, seeds=seeds, **COMMON
+        name=name, panels=(panel,), first_seed=first_seed, seeds=seeds, **common
     )
-    run = make_race(suite, out=RUNS / name, device="cpu")
+    folder = RUNS / f"tune-{common['epochs']}-epochs" / name
+    run = make_race(suite, out=folder, device="cpu")
     for outcome in run.run(Monitor()):
         assert outcome.status != "failed", outcome
     return read_results(run.out)
@@ -101,7 +104,10 @@ def score(results: Results, label: str) -> float:
 
 
 def search(
-    name: str, spec: tuple[str, dict[str, Any]], panel: dict[str, Any]
+    name: str,
+    spec: tuple[str, dict[str, Any]],
+    panel: dict[str, Any],
+    common: dict[str, Any] = COMMON,
 ) -> Search:
     """Try the scales, and more of them while the best lies at an edge."""
     schedule, settings = spec
@@ -114,7 +120,7 @@ def search(
         )
         tried = Panel(entries=entries, baseline=entries[0].label, **panel)
         slug = "".join(c if c.isalnum() else "-" for c in f"{name} {scales[0]}")
-        results = race(slug, tried, TUNING_SEED, TUNING_SEEDS)
+        results = race(slug, tried, TUNING_SEED, TUNING_SEEDS, common)
         scores |= {scale: score(results, str(scale)) for scale in scales}
         best, low, high = min(scores, key=scores.__getitem__), min(scores), max(scores)
         if best in (low, high):
@@ -148,7 +154,9 @@ def largest_rate(entries: list[Entry]) -> Entry:
     return max(entries, key=lambda entry: entry.set.get("max_lr", entry.set["lr"]))
 
 
-def calibrate(name: str, held: Entry, panel: dict[str, Any]) -> tuple[str, ...]:
+def calibrate(
+    name: str, held: Entry, panel: dict[str, Any], common: dict[str, Any] = COMMON
+) -> tuple[str, ...]:
     """Return the hardest targets that a held batch and rate pass soon enough."""
     candidates = {
         "metric": [f"metric >= {0.9 + 0.002 * step:.3f}" for step in range(50)],
@@ -160,10 +168,10 @@ def calibrate(name: str, held: Entry, panel: dict[str, Any]) -> tuple[str, ...]:
         targets=tuple(itertools.chain(*candidates.values())),
         **panel,
     )
-    found = passages(
-        race(f"calibrate-{name}", alone, CALIBRATION_SEED, CALIBRATION_SEEDS)
-    )
-    soon = found.group_by("target").agg((pl.col("epoch") <= 0.8 * EPOCHS).mean())
+    slug = f"calibrate-{name}"
+    found = passages(race(slug, alone, CALIBRATION_SEED, CALIBRATION_SEEDS, common))
+    in_time = pl.col("epoch") <= 0.8 * common["epochs"]
+    soon = found.group_by("target").agg(in_time.mean())
     share = dict(soon.iter_rows())
     return tuple(
         [target for target in targets if share[target] >= 0.95][-1]
