@@ -24,15 +24,16 @@ SUITE_FILE = ROOT / "python/batchramp/benchmark/suites/batch-size.toml"
 
 RATE, SIZE = 0.2, 32
 SIZES = (8, 32, 128, 512)
+EASIER = "full_train_loss <= 0.02"
+"""The workload's own target: the calibrated ones are out of most entries' reach."""
+
 COMMON: dict[str, Any] = {
     "workload": "digits",
     "epochs": 40,
-    "cadence": 1,
-    "measures": {"full_train_loss": 1},
+    "cadence": 0.25,
     "threads": 1,
 }
 MEASURES = {
-    "full_train_loss": 1,
     "gradient_norm": 1,
     "variance": 1,
     "noise_scale": 1,
@@ -51,7 +52,7 @@ def main() -> None:
         spec = (schedule, {"lr": RATE, "batch_size": SIZE})
         found = search(label, spec, {}, COMMON)
         baselines.append(tuned_entry(label, spec, found))
-    targets = calibrate("tuned", baselines[0], {}, COMMON)
+    targets = (*calibrate("tuned", baselines[0], {}, COMMON), EASIER)
     panels = []
     for title, rule in (
         (f"One rate, {RATE:g}, for every batch size", lambda _: RATE),
@@ -80,7 +81,8 @@ def main() -> None:
         name="batch-size",
         panels=tuple(panels),
         search_score=SCORE,
-        **COMMON | {"measures": MEASURES},
+        measures=MEASURES,
+        **COMMON,
     )
     table = suite.to_dict()
     del table["first_seed"]
