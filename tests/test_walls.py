@@ -34,7 +34,14 @@ BELOW = {
     "cli": VALUES | {"training", "benchmark"},
 }
 
-FRAMES_ONLY = ("passages", "results", "statistics", "tables", "targets")
+FRAMES_ONLY = (
+    "measured",
+    "passages",
+    "results",
+    "statistics",
+    "tables",
+    "targets",
+)
 
 
 def imports(path):

@@ -1,21 +1,24 @@
-"""Charts of a run: learning curves on two clocks, and the race to each target.
-
-Drawn on matplotlib's `Figure` and never through `pyplot`, so that nothing global is set
-and no display is needed.
-"""
+"""Charts of a run: learning curves on two clocks, and the race to each target."""
 
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
+from batchramp.benchmark.drawing import (
+    INK,
+    Chart,
+    entry_style,
+    legend,
+    make_figure,
+    plain,
+    to_svg,
+)
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheets import NOT_REACHED
 from batchramp.benchmark.tables import race_table
@@ -23,34 +26,16 @@ from batchramp.benchmark.targets import parse_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Mid tones that hold on white and on black; after them line styles change too.
-_COLORS = (
-    "#3b82d6", "#e0772f", "#2f9e6e", "#c2559d",
-    "#b58a00", "#7c6fe0", "#cf4d4d", "#2a9db0",
-)  # fmt: skip
-_DASHES = ("-", "--", ":", "-.")
-_INK = "#717273"
-"""Every line and letter that is no data; in SVG it becomes the page's own colour."""
 
 CURVES = {
     "full_train_loss": "full train loss",
     "metric": "metric",
     "gradient_norm": "full gradient norm",
+    "variance": "per-sample variance of the gradients",
+    "noise_scale": "noise scale in samples",
+    "sharpness": "sharpness",
 }
 _RACED = {"updates": "updates", "train_seconds": "train seconds"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chart:
-    """One drawing for a page."""
-
-    title: str
-    svg: str
-    """An inline `<svg>` element, its ids unique under the key it was drawn with."""
-    description: str
-    """What it shows, in words and numbers, for those who do not see it."""
 
 
 def curve_charts(results: Results, panel: int) -> list[Chart]:
@@ -66,14 +51,14 @@ def curve_charts(results: Results, panel: int) -> list[Chart]:
         curves = _curves(results, rows, panel, column)
         if all(curve.looks < 2 for curve in curves):
             continue
-        figure = _figure(10, 3.9)
+        figure = make_figure(10, 3.9)
         axes = figure.subplots(1, 2, sharey=True)
         _draw_curves(axes, curves, column, _values(results, panel, column))
-        _legend(figure, axes[0])
+        legend(figure, axes[0])
         charts.append(
             Chart(
                 title=f"Learning curves: {name}",
-                svg=_svg(figure, f"curve-{panel}-{column}"),
+                svg=to_svg(figure, f"curve-{panel}-{column}"),
                 description=_describe_curves(name, curves),
             )
         )
@@ -92,7 +77,7 @@ def race_chart(results: Results, panel: int) -> Chart | None:
     if not targets:
         return None
     entries = len(rows) / len(targets)
-    figure = _figure(10, len(targets) * (1.1 + 0.3 * entries))
+    figure = make_figure(10, len(targets) * (1.1 + 0.3 * entries))
     axes = figure.subplots(len(targets), 2, squeeze=False, sharey="row")
     _draw_races(axes, rows, targets, _order(results, panel))
     told = [
@@ -103,7 +88,7 @@ def race_chart(results: Results, panel: int) -> Chart | None:
     ]
     return Chart(
         title="Races to each target",
-        svg=_svg(figure, f"race-{panel}"),
+        svg=to_svg(figure, f"race-{panel}"),
         description="; ".join(told) + ".",
     )
 
@@ -140,7 +125,7 @@ def write_chart(results: Results, path: str | Path, panel: int = 0) -> None:
     heights = [3.4] * len(measured) + [
         1.1 + 0.3 * len(rows) / len(targets) for _ in targets
     ]
-    figure = _figure(10, sum(heights))
+    figure = make_figure(10, sum(heights))
     axes = figure.subplots(
         len(heights), 2, squeeze=False, height_ratios=heights, sharey="row"
     )
@@ -148,7 +133,7 @@ def write_chart(results: Results, path: str | Path, panel: int = 0) -> None:
         _draw_curves(pair, curves, column, _values(results, panel, column))
     _draw_races(axes[len(measured) :], rows, targets, _order(results, panel))
     if measured:
-        _legend(figure, axes[0][0])
+        legend(figure, axes[0][0])
     figure.savefig(Path(path), dpi=150, facecolor="white")
 
 
@@ -239,7 +224,7 @@ def _draw_curves(
             x = np.asarray(getattr(curve, name))
             finite = np.isfinite(curve.middle)
             middle = np.where(finite, curve.middle, np.nan)
-            color, dash = _style(curve.style)
+            color, dash = entry_style(curve.style)
             axis.plot(
                 x,
                 middle,
@@ -254,7 +239,7 @@ def _draw_curves(
             # Past the first fifth: the untrained model would squeeze all the rest.
             drawn += [*low[len(low) // 5 :], *high[len(high) // 5 :]]
         for value in targets:
-            axis.axhline(value, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)))
+            axis.axhline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
         axis.set_xlabel(name)
     if column == "metric":
         shown = [value for value in (*drawn, *targets) if math.isfinite(value)]
@@ -265,7 +250,7 @@ def _draw_curves(
         axes[0].set_yscale("log")
     axes[0].set_ylabel(CURVES[column])
     for axis in axes:
-        _plain(axis)
+        plain(axis)
 
 
 def _draw_races(
@@ -305,7 +290,7 @@ def _draw_race(
     # In places and not in data: the right edge is where "not reached" is.
     missed = axis.get_yaxis_transform()
     for place, row in enumerate(racers):
-        color, _ = _style(order.index(row["schedule"]))
+        color, _ = entry_style(order.index(row["schedule"]))
         middle = row[column]
         if middle is None:
             axis.text(
@@ -332,65 +317,11 @@ def _draw_race(
             axis.text(
                 0.98, place - 0.25, told, transform=missed, ha="right", va="center"
             )
-    _plain(axis)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _legend(figure: Figure, axis: Axes) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        labels,
-        loc="outside upper center",
-        ncols=4,
-        frameon=False,
-        labelcolor=_INK,
-        fontsize=9,
-    )
-
-
-def _plain(axis: Axes) -> None:
-    axis.set_facecolor("none")
-    axis.grid(True, color=_INK, alpha=0.18, linewidth=0.7)
-    axis.tick_params(which="both", colors=_INK, labelsize=9)
-    for side, spine in axis.spines.items():
-        spine.set_visible(side in ("left", "bottom"))
-        spine.set_color(_INK)
-    for text in (axis.xaxis.label, axis.yaxis.label, *axis.texts):
-        text.set_color(_INK)
-        text.set_fontsize(9)
-
-
-def _style(index: int) -> tuple[str, str]:
-    rounds, color = divmod(index, len(_COLORS))
-    return _COLORS[color], _DASHES[rounds % len(_DASHES)]
+    plain(axis)
 
 
 def _named(label: str, is_baseline: bool) -> str:
     return f"{label} (baseline)" if is_baseline else label
-
-
-def _svg(figure: Figure, key: str) -> str:
-    """The figure as an inline element in the page's colours, ids prefixed by `key`."""
-    import matplotlib as mpl
-
-    buffer = StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": key}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = text.replace(_INK, "currentColor")
-    text = re.sub(r'\bid="', f'id="{key}-', text)
-    text = re.sub(r"url\(#", f"url(#{key}-", text)
-    text = re.sub(r'href="#', f'href="#{key}-', text)
-    # The figure around it carries the description; its letters would be read twice.
-    return text.replace("<svg ", '<svg aria-hidden="true" focusable="false" ', 1)
 
 
 def _describe_curves(name: str, curves: list[_Curve]) -> str:

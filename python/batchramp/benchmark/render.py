@@ -11,6 +11,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from batchramp.benchmark.measured import batch_mean_table, measured_table
+from batchramp.benchmark.measured_sheets import measured_sheets
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheets import (
     NOT_REACHED,
@@ -41,7 +43,7 @@ _ABOUT = (
 
 
 def render(results: Results) -> RenderableType:
-    """A run's tables for a terminal: per panel, one per target and two at the budget.
+    """A run's tables for a terminal: per panel, to each target, at the budget, measures.
 
     Fits 80 columns; `rich.print` or a `Console` draws it.
     """
@@ -51,7 +53,8 @@ def render(results: Results) -> RenderableType:
             parts.append(Text(f"\n{panel.title}", style="bold"))
         for note in missing_baselines(results, panel.panel):
             parts += [Text(), Text(f"Take care: {note}", style="yellow")]
-        for sheet in (*panel.races, panel.budget, panel.cost):
+        measured = measured_sheets(results, panel.panel)
+        for sheet in (*panel.races, panel.budget, panel.cost, *measured):
             parts += [Text(), _table(sheet)]
     return Group(*parts, Text(), Text(_ABOUT, style="dim"))
 
@@ -62,13 +65,16 @@ def to_json(results: Results) -> dict[str, Any]:
     Returns:
         `suite` and `workload` names, and `panels`, each with its number `panel` (from
         0), `title`, and the rows of `tables.race_table` (`race`), `tables.budget_table`
-        (`budget`) and `tables.control_table` (`control`). An infinity becomes null:
-        `reached` of `trials` says how many trials got there.
+        (`budget`), `tables.control_table` (`control`), `measured.measured_table`
+        (`measured`) and `measured.batch_mean_table` (`batch_mean`). An infinity becomes
+        null: `reached` of `trials` says how many trials got there.
     """
     tables = {
         "race": race_table(results),
         "budget": budget_table(results),
         "control": control_table(results),
+        "measured": measured_table(results),
+        "batch_mean": batch_mean_table(results),
     }
     panels = results.entries["panel"].unique(maintain_order=True).to_list()
     return {

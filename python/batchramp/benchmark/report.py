@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from batchramp.benchmark import charts
+from batchramp.benchmark.drawing import Chart
+from batchramp.benchmark.measured_charts import measured_charts
+from batchramp.benchmark.measured_sheets import measured_sheets
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheets import PanelSheets, Sheet, panel_sheets
 from batchramp.benchmark.tables import missing_baselines
@@ -32,7 +35,9 @@ class _PanelView:
     """What the template shows of one panel."""
 
     sheets: PanelSheets
-    charts: tuple[charts.Chart, ...]
+    charts: tuple[Chart, ...]
+    measured_charts: tuple[Chart, ...]
+    measured: tuple[Sheet, ...]
     tuning: Sheet | None
     missing: tuple[str, ...]
 
@@ -91,6 +96,8 @@ def _view(results: Results, sheets: PanelSheets) -> _PanelView:
     return _PanelView(
         sheets=sheets,
         charts=(*curves, *([race] if race else [])),
+        measured_charts=measured_charts(results, sheets.panel),
+        measured=measured_sheets(results, sheets.panel),
         tuning=tuning_sheet(results, sheets.panel),
         missing=missing_baselines(results, sheets.panel),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +20,7 @@ from batchramp.training.sharpness import sharpness
 from batchramp.workloads import Split, Workload
 
 DRAWS = 100
-"""Batches that `batch_mean` draws at each measurement."""
+"""Batches that `batch_mean` draws at each measurement, at least, for either number."""
 
 
 @dataclass(frozen=True)
@@ -112,20 +112,22 @@ def full_noise(
 def batch_mean(subject: Subject, batch_size: int) -> tuple[float, float]:
     """Return how the mean gradient of a batch varies, and how far off it is on average.
 
-    `DRAWS` batches are drawn at the model as it is, each from an order of its own, as
-    an update's are: without replacement. With g_i their mean gradients, m the mean of
-    those and G the full gradient,
+    Batches are drawn at the model as it is, without replacement within a pass, as an
+    update's are. With g_i their mean gradients and G the full gradient,
 
     Returns:
-        The mean of |g_i - G|^2, whose expectation is tr(Sigma) (1/B - 1/N) for an
-        unbiased batch; and |m - G|^2 less what chance adds to it, which is the unbiased
-        estimate of the bias's squared norm (0 for an unbiased batch, and as often below
-        as above).
+        The mean of |g_i - G|^2 over all whole batches of as many passes as hold
+        `DRAWS` of them, whose expectation is tr(Sigma) (1/B - 1/N) for an unbiased batch
+        (whole passes, because a few samples make most of the variance late in training,
+        and a pass holds each just once). And, of the first batches of `DRAWS` more
+        passes, with m the mean of their gradients, |m - G|^2 less what chance adds to
+        it: the unbiased estimate of the bias's squared norm (0 for an unbiased batch,
+        and as often below as above).
     """
-    train = subject.train
+    train, count = subject.train, len(subject.train)
     parameters = [p for p in subject.model.parameters() if p.requires_grad]
-    batches = Batches(len(train), seed=derive_key(subject.seed, "batch mean"))
-    batch_size = min(batch_size, len(train))
+    batches = Batches(count, seed=derive_key(subject.seed, "batch mean"))
+    batch_size = min(batch_size, count)
 
     def gradient(inputs: Tensor, targets: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float64, device=inputs.device)
@@ -138,17 +140,29 @@ def batch_mean(subject: Subject, batch_size: int) -> tuple[float, float]:
             total = total + torch.cat([part.double().reshape(-1) for part in parts])
         return total / len(inputs)
 
+    def distances(positions: Iterable[int]) -> Iterator[Tensor]:
+        for position in positions:
+            chosen = torch.from_numpy(batches.take(position, batch_size))
+            chosen = chosen.to(train.inputs.device)
+            yield gradient(train.inputs[chosen], train.targets[chosen]) - full
+
+    each = count // batch_size
+    passes = -(-DRAWS // each)
+    whole = [
+        turn * count + place * batch_size
+        for turn in range(passes)
+        for place in range(each)
+    ]
+    firsts = [turn * count for turn in range(passes, passes + DRAWS)]
     with evaluation_mode(subject.model), torch.enable_grad():
         full = gradient(train.inputs, train.targets)
+        squares = torch.stack([distance @ distance for distance in distances(whole)])
         off = torch.zeros_like(full)
-        squares = torch.zeros_like(full[0])
-        for draw in range(DRAWS):
-            chosen = torch.from_numpy(batches.take(draw * len(train), batch_size))
-            chosen = chosen.to(train.inputs.device)
-            distance = gradient(train.inputs[chosen], train.targets[chosen]) - full
+        spread = torch.zeros_like(full[0])
+        for distance in distances(firsts):
             off += distance
-            squares += distance @ distance
+            spread += distance @ distance
     off /= DRAWS
-    spread, squared_off = float(squares), float(off @ off)
-    chance = (spread - DRAWS * squared_off) / (DRAWS - 1) / DRAWS
-    return spread / DRAWS, squared_off - chance
+    squared_off = float(off @ off)
+    chance = (float(spread) - DRAWS * squared_off) / (DRAWS - 1) / DRAWS
+    return float(squares.mean()), squared_off - chance
