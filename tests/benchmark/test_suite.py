@@ -349,3 +349,18 @@ def test_quick_is_an_honest_comparison():
         rates = [e.set.get("max_lr", e.set["lr"]) for e in panel.entries]
         assert untuned[0].set["lr"] == max(rates)
     assert suite.search_score
+
+
+def test_batch_size_scales_its_rates_as_it_says():
+    suite, _ = load_suite("batch-size")
+    same, scaled = suite.panels
+    for panel, expected in ((same, lambda _: 0.2), (scaled, lambda b: 0.2 * b / 32)):
+        held = [entry.set for entry in panel.entries if entry.search is None]
+        assert [entry["batch_size"] for entry in held] == [8, 32, 128, 512]
+        rates = [expected(entry["batch_size"]) for entry in held]
+        assert [entry["lr"] for entry in held] == pytest.approx(rates)
+        baseline = next(e for e in panel.entries if e.label == panel.baseline)
+        assert baseline.schedule == "constant-cosine"
+        assert baseline.search is not None
+    measured = {"gradient_norm", "variance", "noise_scale", "sharpness", "batch_mean"}
+    assert measured == set(suite.measures)
