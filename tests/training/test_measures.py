@@ -21,6 +21,15 @@ def make_model():
     return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
 
 
+def make_convolutions():
+    torch.manual_seed(5)
+    image = nn.Unflatten(1, (1, 2, 2))
+    return nn.Sequential(
+        *(image, nn.Conv2d(1, 3, 2, padding=1), nn.Tanh(), nn.Conv2d(3, 2, 2)),
+        *(nn.Tanh(), nn.Flatten(), nn.Linear(8, 3)),
+    ).double()
+
+
 def make_train(samples=N):
     generator = torch.Generator().manual_seed(6)
     inputs = torch.randn(samples, 4, generator=generator, dtype=torch.float64)
@@ -84,11 +93,12 @@ def dense_hessian(model, train):
     return hessian(loss, torch.cat([p.reshape(-1) for p in named.values()]))
 
 
+@pytest.mark.parametrize("make", [make_model, make_convolutions])
 @pytest.mark.parametrize(("chunk", "samples"), [(1000, 2000), (7, 2000), (7, 11)])
-def test_sharpness_is_the_largest_eigenvalue(monkeypatch, chunk, samples):
+def test_sharpness_is_the_largest_eigenvalue(monkeypatch, make, chunk, samples):
     monkeypatch.setattr(sharpness, "CHUNK", chunk)
     monkeypatch.setattr(sharpness, "SAMPLES", samples)
-    model, train = make_model().train(), make_train()
+    model, train = make().train(), make_train()
     used = Split(train.inputs[:samples], train.targets[:samples])
     expected = float(torch.linalg.eigvalsh(dense_hessian(model, used))[-1])
     value, residual = sharpness.sharpness(model, WORKLOAD, train)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from batchramp.training.evaluation import CHUNK, evaluation_mode
 from batchramp.workloads import Split, Workload
@@ -54,7 +53,7 @@ def sharpness(
                 allow_unused=True,
                 materialize_grads=True,
             )
-            slopes.append(parameters_to_vector(gradients))
+            slopes.append(_flat(gradients))
 
         def product(vector: Tensor) -> Tensor:
             total = torch.zeros_like(vector)
@@ -67,10 +66,15 @@ def sharpness(
                         allow_unused=True,
                         materialize_grads=True,
                     )
-                    total += parameters_to_vector(parts)
+                    total += _flat(parts)
             return total
 
         return largest_eigenvalue(product, slopes[0].numel(), slopes[0].device)
+
+
+def _flat(parts: Sequence[Tensor]) -> Tensor:
+    # Not parameters_to_vector, which fails on a convolution's gradients in other layouts.
+    return torch.cat([part.reshape(-1) for part in parts])
 
 
 def largest_eigenvalue(
