@@ -167,3 +167,24 @@ def test_no_value_crosses_to_the_host():
     found = micro_batch_statistics(gradients, STATISTICS, batch_size=2)
     assert [part.shape for part in found.variance] == [(2, 4), (3,)]
     assert found.orthogonal.shape == (3,)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_finds_the_same_without_waiting(stacked):
+    expected = micro_batch_statistics(split(stacked), STATISTICS, batch_size=4)
+    gradients = [[part.cuda() for part in parts] for parts in split(stacked)]
+    micro_batch_statistics(gradients, STATISTICS, batch_size=4)  # libraries load
+    noise = NoiseScale()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = micro_batch_statistics(gradients, STATISTICS, batch_size=4)
+        noise.update_micro_batches(
+            5, 4, found.sum_squared_norms, found.squared_norm_of_mean
+        )
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for name in STATISTICS[:-1]:
+        torch.testing.assert_close(getattr(found, name).cpu(), getattr(expected, name))
+    torch.testing.assert_close(flat(found.variance).cpu(), flat(expected.variance))
+    assert noise.trace() == pytest.approx(float(flat(expected.variance).sum()))
