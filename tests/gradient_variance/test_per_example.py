@@ -195,6 +195,32 @@ def test_backpack_agrees():
     assert float(found.sum_squared_norms) == pytest.approx(COUNT**2 * squares)
 
 
+@pytest.mark.parametrize("name", ["convolutions", "mlp", "norms"])
+def test_half_precision_is_summed_in_single(name):
+    model, inputs, targets = make(name)
+    model, inputs = model.bfloat16(), inputs.bfloat16()
+    found = per_example_statistics(model, losses, inputs, targets, NAMES)
+    rows = one_by_one(model, inputs, targets).float()
+    assert all(part.dtype == torch.float32 for part in found.mean)
+    mean = torch.cat([part.reshape(-1) for part in found.mean])
+    torch.testing.assert_close(mean, rows.mean(0), rtol=0.05, atol=0.005)
+    expected = float(mean.double().square().sum())
+    assert float(found.squared_norm_of_mean) == pytest.approx(expected, rel=1e-5)
+    spread = sum(float(part.sum()) for part in found.variance)
+    assert spread == pytest.approx(float(rows.var(0).sum()), rel=0.02)
+
+
+def test_a_model_that_vmap_cannot_run_is_refused():
+    class Branching(Scaled):
+        def forward(self, inputs):
+            return super().forward(inputs if inputs.sum() > 0 else -inputs)
+
+    model, inputs, targets = Branching(), *make("scaled")[1:]
+    message = r"vmap\(grad\), and does not .* use micro_batch_statistics"
+    with pytest.raises(ValueError, match=message):
+        per_example_statistics(model.double(), losses, inputs, targets, NAMES)
+
+
 def test_dropout_is_one_draw_in_both_passes():
     torch.manual_seed(0)
     model = nn.Sequential(

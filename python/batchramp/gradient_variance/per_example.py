@@ -55,8 +55,8 @@ def per_example_statistics(
 
     Raises:
         ValueError: If a name is unknown, there are fewer than 2 examples, the loss gives
-            no value a sample, nothing is trainable, or the model has batch norm whose
-            statistics are the batch's.
+            no value a sample, nothing is trainable, the model has batch norm whose
+            statistics are the batch's, or vmap cannot run it.
     """
     wanted = check_names(names)
     check_per_example(model)
@@ -149,9 +149,18 @@ class _Mapped:
     def _compute(self) -> Iterator[Part]:
         for start in range(0, len(self._inputs), self._size):
             where = slice(start, start + self._size)
-            found = self._gradients(
-                self._parameters, self._inputs[where], self._targets[where]
-            )
+            try:
+                found = self._gradients(
+                    self._parameters, self._inputs[where], self._targets[where]
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise ValueError(
+                    "model must run under torch.func's vmap(grad), and does not "
+                    f"({str(error).splitlines()[0]}): use micro_batch_statistics "
+                    "(between micro-batches)"
+                ) from error
             yield where, {i: Stacked(part) for i, part in enumerate(found.values())}
 
     def _repeat_random_numbers(self) -> None:
@@ -195,7 +204,10 @@ def _gather(
             if wanted & {"sum_squared_norms", "orthogonal"}:
                 norms[where] += gradients.squared_norms()
     mean = [
-        (moments[index].mean if spread else totals[index] / count).to(parameter.dtype)
+        # Half precision would lose what the squared norm is taken of.
+        (moments[index].mean if spread else totals[index] / count).to(
+            torch.promote_types(parameter.dtype, torch.float32)
+        )
         for index, parameter in enumerate(parameters)
     ]
     found: dict[str, Tensor] = {"sum_squared_norms": norms.sum()}

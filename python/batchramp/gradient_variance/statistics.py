@@ -37,7 +37,7 @@ class GradientStatistics:
         count: Number of gradients, K.
         batch_size: Samples behind each, of which it is the mean; 1 for per-example
             gradients.
-        mean: g, a tensor for each parameter.
+        mean: g, a tensor for each parameter; single precision where that is half.
         sum_squared_norms: Sum over i of |g_i|^2, shape ().
         squared_norm_of_mean: |g|^2, shape ().
         inner_products: g_i . g, shape (K,).
