@@ -3,8 +3,6 @@
 import math
 from typing import NamedTuple
 
-from scipy.special import stdtrit
-
 
 class Covariance(NamedTuple):
     """How two estimates vary, and together."""
@@ -36,6 +34,9 @@ def ratio_interval(
         freedom: Degrees of freedom of `covariance`.
         level: Such as 0.95.
     """
+    # Here, for it takes longer to import than all of this package.
+    from scipy.special import stdtrit
+
     if not all(map(math.isfinite, (numerator, denominator, *covariance))):
         return math.nan, math.nan
     top, bottom = max(numerator, 0.0), max(denominator, 0.0)
