@@ -289,3 +289,14 @@ def test_clocks_add_up_to_no_more_than_the_wall():
     end = run(make("constant", batch_size=8, lr=0.1)).rows[-1]
     parts = end.train_seconds + end.evaluation_seconds + end.compile_seconds
     assert 0 < parts <= end.total_seconds
+
+
+def test_an_adaptive_schedule_gets_what_it_names_and_no_more():
+    schedule = Asking(10)
+    schedule.evidence = frozenset({"inner_products"})
+    assert run(schedule, micro_batch=5).status == "finished"
+    for _, found, _ in schedule.given[1:]:
+        assert sum(found.inner_products) / 2 == pytest.approx(
+            found.squared_norm_of_mean, rel=1e-5
+        )
+        assert found.orthogonal is None
