@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from batchramp.gradient_variance import per_example
 from batchramp.gradient_variance.per_example import per_example_statistics
 
 ROUNDS, BATCH = 15, 128
@@ -56,7 +57,10 @@ def backpack_step(model, inputs, targets):
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing")  # BackPACK's
-def test_per_example_variance(benchmark, threads, in_turn, say):
+@pytest.mark.parametrize("way", ["layers", "vmap"])
+def test_per_example_variance(benchmark, threads, way, in_turn, say, monkeypatch):
+    if way == "vmap":  # what models of other layers take
+        monkeypatch.setattr(per_example, "run_layers", lambda *_: None)
     model = make_model()
     size = BATCH if benchmark.enabled else 4
     inputs, targets = torch.randn(size, 1, 28, 28), torch.randint(10, (size,))
@@ -81,7 +85,8 @@ def test_per_example_variance(benchmark, threads, in_turn, say):
     plain_ms, ours_ms, theirs_ms = (turns.seconds(index) * 1e3 for index in range(3))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     say(
-        f"variance of {size} examples, {parameters} parameters, {threads} threads: "
+        f"variance of {size} examples, {parameters} parameters, {threads} threads, "
+        f"by {way}: "
         f"plain forward and backward {plain_ms:.1f} ms, ours {ours_ms:.1f} ms "
         f"({turns.ratio(1, 0):.2f} of plain), BackPACK {theirs_ms:.1f} ms "
         f"({turns.ratio(2, 0):.2f} of plain, {turns.ratio(2, 1):.1f} of ours)"

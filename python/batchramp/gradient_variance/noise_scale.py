@@ -268,11 +268,14 @@ class NoiseScale:
             self._observe(*estimate(*(float(norm) for norm in norms)))
             return
         estimate(*(0.0 for _ in norms))  # what is wrong with the sizes shows here
+        like = tensors[0].detach().double()
         doubles = [
-            torch.as_tensor(norm, dtype=torch.float64, device=tensors[0].device)
+            norm.detach().to(like)
+            if isinstance(norm, Tensor)
+            else torch.full_like(like, norm)
             for norm in norms
         ]
-        self._pending.append((estimate, torch.stack(doubles).detach()))
+        self._pending.append((estimate, torch.stack(doubles)))
         if len(self._pending) >= self.PENDING:
             self._read()
 
