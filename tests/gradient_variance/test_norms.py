@@ -58,7 +58,7 @@ def test_norms_and_coordinates_give_one_trace():
     noise.update_micro_batches(
         norms.count, 4, norms.sum_squared_norms, norms.squared_norm_of_mean
     )
-    assert noise.trace == pytest.approx(variance.trace(), rel=1e-5)
+    assert noise.trace() == pytest.approx(variance.trace(), rel=1e-5)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

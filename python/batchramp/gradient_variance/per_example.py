@@ -15,7 +15,7 @@ from batchramp.gradient_variance.statistics import (
     GradientStatistics,
     check_names,
     orthogonal_part,
-    squared_norm,
+    squared_norm_on_device,
 )
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -212,7 +212,7 @@ def _gather(
     ]
     found: dict[str, Tensor] = {"sum_squared_norms": norms.sum()}
     if wanted & {"squared_norm_of_mean", "orthogonal"}:
-        found["squared_norm_of_mean"] = squared_norm(mean)
+        found["squared_norm_of_mean"] = squared_norm_on_device(mean)
     if wanted & {"inner_products", "orthogonal"}:
         products = torch.zeros_like(norms)
         for where, part in source.parts():

@@ -94,7 +94,7 @@ def micro_batch_statistics(
     return sweep.statistics()
 
 
-def squared_norm(tensors: Sequence[Tensor]) -> Tensor:
+def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
     """Returns the sum of all elements' squares: shape (), float64, on the device."""
     norms = torch.stack(torch._foreach_norm(list(tensors))).double()
     return norms.square().sum()
@@ -153,7 +153,7 @@ class _Sweep:
         else:
             self._sums = [part.clone() for part in parts]
         if self._wanted & {"sum_squared_norms", "orthogonal"}:
-            self._norms.append(squared_norm(parts))
+            self._norms.append(squared_norm_on_device(parts))
         if self._wanted & {"inner_products", "orthogonal"}:
             self._kept.append([part.clone() for part in parts])
         if "variance" in self._wanted:
@@ -174,7 +174,7 @@ class _Sweep:
         torch._foreach_div_(mean, self._count)
         squared_norm_of_mean = inner_products = orthogonal = None
         if self._wanted & {"squared_norm_of_mean", "orthogonal"}:
-            squared_norm_of_mean = squared_norm(mean)
+            squared_norm_of_mean = squared_norm_on_device(mean)
         if self._kept:
             inner_products = torch.stack([_dot(kept, mean) for kept in self._kept])
         norms = torch.stack(self._norms) if self._norms else None

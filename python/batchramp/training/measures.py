@@ -105,7 +105,7 @@ def full_noise(
             sums = (
                 [a + b for a, b in zip(sums, totals, strict=True)] if sums else totals
             )
-    signal = float(squared_norm(sums)) / count**2
+    signal = squared_norm(sums) / count**2
     return (float(squares) - count * signal) / (count - 1), signal
 
 
