@@ -112,9 +112,13 @@ class SizeRuns:
         )
 
     def runs_from(self, position: int) -> list[list[int]]:
-        """Returns the run in force at a position and those after it, JSON-able."""
-        first = bisect_right(self._starts, position) - 1
-        return [[start, size] for start, size in self._runs()[first:]]
+        """Returns the runs that matter from a position on, JSON-able.
+
+        The one in force there is written as if it had held from 0 on.
+        """
+        after = bisect_right(self._starts, position)
+        later = [[start, size] for start, size in self._runs()[after:]]
+        return [[0, self._sizes[after - 1]], *later]
 
     def changed(self, position: int, size: int, *, for_good: bool) -> "SizeRuns":
         """Returns these runs with another size from a position on.

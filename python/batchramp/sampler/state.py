@@ -100,7 +100,8 @@ def read_state(
             f"state's slices_yielded must be 0 at a pass's end, got {slices}"
         )
     cursor = Cursor(epoch, epoch * num_samples + consumed, batches, slices)
-    return cursor, _read_runs(state["batch_sizes"], ours["batch_sizes"] is not None)
+    adjustable = ours["batch_sizes"] is not None
+    return cursor, _read_runs(state["batch_sizes"], adjustable, cursor.position)
 
 
 def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
@@ -137,7 +138,9 @@ def check_place(cursor: Cursor, start: Cursor, sizes: SizeRuns, end: int) -> Non
         )
 
 
-def _read_runs(runs: Any, adjustable: bool) -> list[tuple[int, int]] | None:
+def _read_runs(
+    runs: Any, adjustable: bool, position: int
+) -> list[tuple[int, int]] | None:
     if (runs is None) == adjustable:
         raise ValueError(
             "state's batch_sizes must be null where a schedule decides them and "
@@ -153,10 +156,17 @@ def _read_runs(runs: Any, adjustable: bool) -> list[tuple[int, int]] | None:
         raise ValueError(
             f"state's batch_sizes must be pairs of position and size, got {runs!r}"
         )
-    return sorted(
+    found = [
         (
             whole("state's batch_sizes", at, least=0),
             whole("state's batch_sizes", size),
         )
         for at, size in runs
-    )
+    ]
+    starts = [at for at, _ in found]
+    if starts[0] != 0 or sorted({position, *starts[1:]}) != [position, *starts[1:]]:
+        raise ValueError(
+            "state's batch_sizes must begin at 0 and go on past the place where it "
+            f"stands ({position}), by position, got {runs!r}"
+        )
+    return found
