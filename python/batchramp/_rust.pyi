@@ -5,7 +5,7 @@ raise `ValueError`; other types raise `TypeError`. Everything here may be called
 several threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias, final
 
 import numpy as np
@@ -17,6 +17,7 @@ __all__ = [
     "GradientSum",
     "Moments",
     "Run",
+    "Runs",
     "__version__",
     "advance",
     "derive_key",
@@ -171,6 +172,22 @@ class Run:
         batches whose shares were all yielded; and of the one that begins there, if not
         all were, the number of its shares that were.
         """
+
+@final
+class Runs:
+    """The batches of one run after another.
+
+    A call while another thread draws a batch raises `ValueError` and changes nothing.
+    """
+
+    def __new__(cls, runs: Iterator[Run]) -> Runs:
+        """Takes the runs, each of which is asked for when the one before has ended."""
+
+    def __iter__(self) -> Runs:
+        """Returns itself."""
+
+    def __next__(self) -> list[int] | NDArray[np.int64] | int:
+        """What the run yields."""
 
 def advance(
     num_samples: int,

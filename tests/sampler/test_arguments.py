@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import (
     BatchSampler,
     DistributedSampler,
@@ -83,7 +84,7 @@ def test_samplers_are_adopted():
 @pytest.mark.parametrize(
     ("arguments", "keywords", "message"),
     [
-        ((0, 1), {}, "num_samples must be between 1"),
+        ((0, 1), {}, r"sampler must have 1 to 2\*\*45 samples, got 0"),
         ((20, 0), {}, "batch_size must be between 1 and 20 .* got 0"),
         ((20, -3), {}, "got -3"),
         ((20, 21), {}, "got 21"),
@@ -98,6 +99,14 @@ def test_samplers_are_adopted():
         ((20, 2), {"seed": 2**64}, "seed must be between"),
         ((20, 2), {"seed": 0.5}, "seed must be a whole number"),
         ((2**32 + 1, 2), {"order": "exact"}, 'ask for order="bijective"'),
+        ((-1, 2), {}, "sampler must have .* got -1"),
+        (("exact", 2), {}, "sampler must be a number of samples .* got 'exact'"),
+        ((20, torch.tensor(True)), {}, "batch_size must be a whole number"),
+        ((20, np.True_), {}, "batch_size must be a whole number"),
+        ((20, 2), {"order": None}, "order must be auto, exact, .* got None"),
+        ((20, 2), {"boundary": 1}, "boundary must be keep, drop or wrap, got 1"),
+        ((20, 2), {"boundary": []}, r"boundary must be keep, drop or wrap, got \[\]"),
+        ((20, 2), {"output": np.arange(6)}, "output must be list or numpy"),
         ((20, 2), {"threads": 0}, "threads must be at least 1, got 0"),
         ((20, 2), {"boundary": "pad"}, "boundary must be keep"),
         ((20, 2, True), {"boundary": "keep"}, "boundary must agree"),
@@ -115,3 +124,28 @@ def test_samplers_are_adopted():
 def test_bad_input_names_the_argument(arguments, keywords, message):
     with pytest.raises(ValueError, match=message):
         VariableBatchSampler(*arguments, **keywords)
+
+
+def test_numbers_of_every_kind_are_taken():
+    for four in (4, np.int64(4), np.array(4), torch.tensor(4)):
+        assert [len(batch) for batch in VariableBatchSampler(four, four)] == [4]
+
+
+def test_bad_arguments_of_methods_are_named():
+    sampler = VariableBatchSampler(20, 6)
+    with pytest.raises(ValueError, match=r"at must be at most 9223372036854775808"):
+        sampler.set_batch_size(4, at=2**64)
+    with pytest.raises(ValueError, match="update must be at most 3 in a pass of 4"):
+        sampler.weight(2**64)
+
+
+def test_a_schedule_that_raises_does_not_end_the_pass_without_a_word():
+    def schedule(position):
+        if position > 5:
+            raise StopIteration
+        return 3
+
+    batches = iter(VariableBatchSampler(20, schedule=schedule))
+    assert [len(next(batches)) for _ in range(2)] == [3, 3]
+    with pytest.raises(ValueError, match=r"schedule\(6\): StopIteration"):
+        next(batches)

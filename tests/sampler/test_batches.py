@@ -143,7 +143,7 @@ def test_a_callable_is_not_asked_past_the_pass():
     assert len(sampler) == 3
     assert [len(batch) for batch in sampler] == [3, 2, 5]
     assert sampler.weight(2) == 1.0
-    with pytest.raises(ValueError, match="update must be below 3"):
+    with pytest.raises(ValueError, match="update must be at most 2 in a pass of 3"):
         sampler.weight(3)
 
 

@@ -99,8 +99,16 @@ def test_a_size_set_while_a_buffer_is_filled_holds_from_the_next_batch():
         (torch.empty(20, 2, dtype=torch.int64), r"one dimension, got .*\(20, 2\)"),
         (torch.empty(40, dtype=torch.int64)[::2], "out must be contiguous"),
         (torch.empty(20, dtype=torch.int64, device="meta"), "CPU memory, got .* meta"),
+        (torch.ones(20, dtype=torch.int64).to_sparse(), "plain memory, .*sparse_coo"),
+        (
+            np.frombuffer(bytearray(161), np.uint8)[1:].view(np.int64),
+            "out must be contiguous, aligned",
+        ),
         ([0] * 20, "out must be an int64 tensor or array"),
-        (np.broadcast_to(np.int64(1), 20), "out must be contiguous and writable"),
+        (
+            np.broadcast_to(np.int64(1), 20),
+            "out must be contiguous, aligned and writable",
+        ),
     ],
 )
 def test_memory_that_does_not_fit_is_refused_before_a_batch_is_lost(out, message):

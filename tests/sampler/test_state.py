@@ -166,3 +166,16 @@ def test_states_are_small_plain_and_fresh():
     for batches, message in ((5, "at most 4"), (-1, "at least 0")):
         with pytest.raises(ValueError, match=f"batches must be {message}"):
             sampler.state_at(batches)
+
+
+def test_a_state_of_another_callable_is_refused():
+    sampler = VariableBatchSampler(100, schedule=lambda position: 7)
+    next(iter(sampler))
+    state = sampler.state_dict()
+    other = VariableBatchSampler(100, schedule=lambda position: 10)
+    with pytest.raises(ValueError, match="a place that the schedule comes by"):
+        other.load_state_dict(state)
+    with pytest.raises(ValueError, match="state must have the keys"):
+        other.load_state_dict({1: 2, **state})
+    with pytest.raises(ValueError, match="state's n must be 100"):
+        other.load_state_dict(state | {"n": np.arange(3)})

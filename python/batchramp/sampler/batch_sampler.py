@@ -1,7 +1,6 @@
 """Batches of a scheduled size for any trainer that takes a torch batch sampler."""
 
 from collections.abc import Callable, Iterator, Mapping, Sized
-from itertools import chain
 from typing import Any, cast, overload
 
 import numpy as np
@@ -10,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
-from batchramp._rust import Batches, Run, share
+from batchramp._rust import Batches, Run, Runs, share
 from batchramp.sampler.outputs import Out, check_output, writable
 from batchramp.sampler.passes import Passes
-from batchramp.sampler.sizes import CalledSizes, SizeRuns, whole
+from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns, whole
 from batchramp.sampler.sources import (
     StaticPlan,
     adopt,
@@ -118,7 +117,6 @@ class VariableBatchSampler(BatchSampler):
             function = cast("Callable[[int], int]", schedule)
             sizes = CalledSizes(self._batches, function, self._check_size)
         self._adjustable = batch_size is not None
-        self._planned = budget is not None
         self._passes = Passes(
             self._batches, sizes, self._rank, self._world_size, budget
         )
@@ -129,13 +127,14 @@ class VariableBatchSampler(BatchSampler):
 
     def _draw(self, output: str | NDArray[np.int64]) -> Iterator[Any]:
         # Every batch then costs a call into the run, and none into Python.
-        return chain.from_iterable(self._runs(output))
+        return Runs(self._runs(output))
 
     def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
         self._passes.begin()
         pass_index = self._passes.origin.pass_index
-        refuse_drawing(self, self._rank, self._world_size, pass_index)
+        length_of = self._passes.length_of
+        refuse_drawing(self, self._rank, self._world_size, pass_index, length_of)
         yield from self._passes.runs(output)
 
     def batches_into(self, out: Out) -> Iterator[Out]:
@@ -289,7 +288,9 @@ class VariableBatchSampler(BatchSampler):
             )
         size = self._check_size(size)
         drawn = self._passes.drawn
-        position = drawn if at is None else whole("at", at, least=0)
+        position = drawn
+        if at is not None:
+            position = whole("at", at, least=0, most=MAX_POSITION)
         if position < drawn:
             raise ValueError(
                 f"at must be at least {drawn} (batches are drawn up to there), got {at}"
@@ -314,15 +315,7 @@ class VariableBatchSampler(BatchSampler):
             raise ValueError("rank must be a number for weight(), got rank=None")
         update = whole("update", update, least=0)
         passes = self._passes
-        end = passes.end_of(passes.cursor.pass_index)
-        start = passes.locate("update", update)
-        if start < end:
-            start, size = passes.sizes.batch_at(start)
-        if start >= end:
-            raise ValueError(
-                f"update must be below {update} (the batches of this pass), "
-                f"got {update}"
-            )
+        start, size = passes.sizes.batch_at(passes.locate("update", update, ahead=1))
         length = self._batches.end(start, size) - start
         first, last = share(length, self._rank, self._world_size)
         return self._world_size * (last - first) / length
@@ -379,7 +372,7 @@ class VariableBatchSampler(BatchSampler):
                 f"got {cursor.slices}"
             )
         passes, sizes = self._passes, self._passes.sizes
-        if self._planned and isinstance(sizes, SizeRuns):
+        if not self._adjustable:
             start = passes.start_of(cursor.pass_index)
             check_place(cursor, start, sizes, passes.end_of(cursor.pass_index))
         if runs is not None:

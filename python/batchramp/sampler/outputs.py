@@ -12,9 +12,9 @@ Out = TypeVar("Out", Tensor, NDArray[np.int64])
 
 def check_output(output: Any) -> str:
     """Returns the name of a container that batches come in, or raises ValueError."""
-    if output not in ("list", "numpy"):
+    if not isinstance(output, str) or output not in ("list", "numpy"):
         raise ValueError(f"output must be list or numpy, got {output!r}")
-    return str(output)
+    return output
 
 
 def writable(out: Any) -> NDArray[np.int64]:
@@ -27,7 +27,13 @@ def writable(out: Any) -> NDArray[np.int64]:
     if isinstance(out, Tensor):
         if out.device.type != "cpu":
             raise ValueError(f"out must be in CPU memory, got one on {out.device}")
-        array = out.detach().numpy()
+        try:
+            array = out.detach().numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, fake, lazily negated, ...
+            raise ValueError(
+                f"out must be a tensor of plain memory, got {type(out).__name__} of "
+                f"layout {out.layout}: {error}"
+            ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"out must be an int64 tensor or array, got {out!r}")
     if array.dtype != np.int64 or array.ndim != 1:
@@ -35,6 +41,8 @@ def writable(out: Any) -> NDArray[np.int64]:
             "out must be int64 and of one dimension, got "
             f"{array.dtype} of shape {array.shape}"
         )
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        raise ValueError("out must be contiguous and writable, got one that is not")
+    if not array.flags.carray:
+        raise ValueError(
+            "out must be contiguous, aligned and writable, got one that is not"
+        )
     return array

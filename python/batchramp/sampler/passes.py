@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchramp._rust import Batches, Run
-from batchramp.sampler.sizes import CalledSizes, SizeRuns, position_after
+from batchramp.sampler.sizes import (
+    MAX_POSITION,
+    CalledSizes,
+    SizeRuns,
+    position_after,
+)
 from batchramp.sampler.state import Cursor
 
 
@@ -145,8 +150,13 @@ class Passes:
         # A batch found further on was found at the sizes before.
         self._found = (self.origin.position, self.origin.batches)
 
-    def locate(self, name: str, batches: int) -> int:
+    def locate(self, name: str, batches: int, ahead: int = 0) -> int:
         """Returns the position after so many batches of the current pass.
+
+        Args:
+            name: What the number is called, for errors.
+            batches: How many, from the pass's beginning on.
+            ahead: How many more there must be.
 
         Raises:
             ValueError: If there are not as many, or the point that was loaded lies
@@ -163,14 +173,21 @@ class Passes:
         if batches < found:
             position, found = origin.position, origin.batches
         end = self.end_of(self.cursor.pass_index)
-        position, count = self.sizes.lay(position, end, batches - found)
-        if found + count < batches:
+        wanted = min(batches, MAX_POSITION) - found
+        position, count = self.sizes.lay(position, end, wanted)
+        more = self.sizes.lay(position, end, ahead)[1]
+        if found + count < batches or more < ahead:
+            most = found + count + more - ahead
             raise ValueError(
-                f"{name} must be at most {found + count} (the batches of this pass), "
-                f"got {batches}"
+                f"{name} must be at most {most} in a pass of {found + count + more} "
+                f"batches, got {batches}"
             )
         self._found = (position, batches)
         return position
+
+    def length_of(self, pass_index: int) -> int:
+        """Returns how many batches a pass that begins anew has."""
+        return self._remaining(self.start_of(pass_index))
 
     def end_of(self, pass_index: int) -> int:
         """Returns the position before which a batch of this pass begins."""

@@ -11,20 +11,27 @@ MAX_POSITION = 2**63
 """The furthest position of the stream."""
 
 
-def whole(name: str, value: Any, least: int | None = None) -> int:
+def whole(
+    name: str, value: Any, least: int | None = None, most: int | None = None
+) -> int:
     """Returns a whole number, NumPy's too, as an int.
 
     Raises:
-        ValueError: If it is a float, a bool or anything else, or below `least`.
+        ValueError: If it is a float, a bool or anything else, below `least`, or above
+            `most`.
     """
+    # NumPy's and torch's truth values are no numbers either, though torch's has an index.
+    truth = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        number = None if truth else operator.index(value)
     except TypeError:
         number = None
     if number is None:
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
@@ -226,5 +233,7 @@ class CalledSizes:
     def _ask(self, position: int) -> int:
         try:
             return self._check(self._function(position))
-        except ValueError as error:
-            raise ValueError(f"schedule({position}): {error}") from error
+        except (ValueError, StopIteration, RecursionError) as error:
+            # A StopIteration would end the pass without a word.
+            told = str(error) or type(error).__name__
+            raise ValueError(f"schedule({position}): {told}") from error

@@ -13,6 +13,9 @@ from torch.utils.data import (
 from batchramp.sampler.sizes import whole
 from batchramp.sampler.trainers import refuse_rebuild
 
+MAX_SAMPLES = 2**45
+"""The most samples of any order."""
+
 
 class _Horizon(Protocol):
     @property
@@ -63,6 +66,10 @@ def adopt(
 ) -> Source:
     """Reads the argument `sampler`; exact types only, as a subclass draws otherwise."""
     seed = whole("seed", seed, least=0)
+    if not isinstance(order, str):
+        raise ValueError(
+            f"order must be auto, exact, bijective or sequential, got {order!r}"
+        )
     if type(sampler) is DistributedSampler:
         refuse_rebuild(sampler)
         if (rank, world_size) != (0, 1):
@@ -80,7 +87,7 @@ def adopt(
             )
         if not sampler.shuffle:
             order = _sequential(order)
-        num_samples = len(cast(Sized, sampler.dataset))
+        num_samples = _check_length(len(cast(Sized, sampler.dataset)))
         world_size = sampler.num_replicas
         return Source(
             num_samples, order, sampler.seed, sampler.rank, world_size, world_size
@@ -101,11 +108,22 @@ def adopt(
             "sampler must be a number of samples, a sized data set, a RandomSampler, a "
             f"SequentialSampler or a DistributedSampler, got {type(sampler).__name__}"
         )
-    elif isinstance(sampler, Sized):
+    elif isinstance(sampler, str | bytes):
+        raise ValueError(
+            f"sampler must be a number of samples or a sized data set, got {sampler!r}"
+        )
+    elif isinstance(sampler, Sized) and getattr(sampler, "shape", None) != ():
         num_samples = len(sampler)
     else:
         num_samples = whole("sampler (a number of samples)", sampler)
+    num_samples = _check_length(num_samples)
     return Source(num_samples, order, seed, rank, world_size, 1)
+
+
+def _check_length(num_samples: int) -> int:
+    if not 1 <= num_samples <= MAX_SAMPLES:
+        raise ValueError(f"sampler must have 1 to 2**45 samples, got {num_samples}")
+    return num_samples
 
 
 def _sequential(order: str) -> str:
@@ -163,6 +181,8 @@ def choose_boundary(
     """Returns the one boundary that all three ask for, or raises ValueError."""
     if not isinstance(drop_last, bool):
         raise ValueError(f"drop_last must be True or False, got {drop_last!r}")
+    if boundary is not None and not isinstance(boundary, str):
+        raise ValueError(f"boundary must be keep, drop or wrap, got {boundary!r}")
     wishes = [] if boundary is None else [boundary]
     if drop_last:
         wishes.append("drop")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchramp._rust import Batches
-from batchramp.sampler.sizes import MAX_POSITION, SizeRuns, whole
+from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns, whole
 
 _VERSION = 1
 _IDENTITY = ("version", "algo", "n", "seed", "boundary", "schedule_id")
@@ -68,10 +68,10 @@ def read_state(
         ValueError: If it is not a state, or belongs to another sampler.
     """
     if not isinstance(state, Mapping) or set(state) != set(ours):
-        found = sorted(state) if isinstance(state, Mapping) else state
+        found = list(state) if isinstance(state, Mapping) else state
         raise ValueError(f"state must have the keys {', '.join(ours)}, got {found!r}")
     for key in _IDENTITY:
-        if state[key] != ours[key]:
+        if type(state[key]) is not type(ours[key]) or state[key] != ours[key]:
             raise ValueError(
                 f"state's {key} must be {ours[key]!r}, as the sampler's, "
                 f"got {state[key]!r}"
@@ -113,17 +113,19 @@ def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
     return pass_index
 
 
-def check_place(cursor: Cursor, start: Cursor, sizes: SizeRuns, end: int) -> None:
-    """Refuses a cursor that a plan does not come by.
+def check_place(
+    cursor: Cursor, start: Cursor, sizes: SizeRuns | CalledSizes, end: int
+) -> None:
+    """Refuses a cursor that a schedule does not come by.
 
     Args:
         cursor: Where a state says that it stands.
         start: Where its pass begins.
-        sizes: The plan's sizes.
+        sizes: The schedule's.
         end: The position before which a batch of the pass begins.
 
     Raises:
-        ValueError: If the plan ends before that pass, or its batches stop elsewhere.
+        ValueError: If a plan ends before that pass, or the batches stop elsewhere.
     """
     if start.position >= end:
         raise ValueError(
@@ -133,7 +135,7 @@ def check_place(cursor: Cursor, start: Cursor, sizes: SizeRuns, end: int) -> Non
     if (position, batches) != (cursor.position, cursor.batches):
         raise ValueError(
             "state's batches_yielded and samples_consumed_global must be a place that "
-            f"the plan comes by, got {cursor.batches} batches and position "
+            f"the schedule comes by, got {cursor.batches} batches and position "
             f"{cursor.position} where it has {batches} and {position}"
         )
 
@@ -158,7 +160,7 @@ def _read_runs(
         )
     found = [
         (
-            whole("state's batch_sizes", at, least=0),
+            whole("state's batch_sizes", at, least=0, most=MAX_POSITION),
             whole("state's batch_sizes", size),
         )
         for at, size in runs

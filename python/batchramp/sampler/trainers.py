@@ -6,7 +6,7 @@ by the frames of the call: nothing is imported, and nothing happens elsewhere.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, cast
 
@@ -58,7 +58,11 @@ def refuse_rebuild(theirs: DistributedSampler[Any]) -> None:
 
 
 def refuse_drawing(
-    sampler: BatchSampler, rank: int | None, world_size: int, pass_index: int
+    sampler: BatchSampler,
+    rank: int | None,
+    world_size: int,
+    pass_index: int,
+    length_of: Callable[[int], int],
 ) -> None:
     """Refuses a trainer that is about to draw a pass otherwise than it means.
 
@@ -75,6 +79,7 @@ def refuse_drawing(
         rank: Its rank.
         world_size: Its number of ranks.
         pass_index: The pass.
+        length_of: Says how many batches of all ranks a pass has.
 
     Raises:
         ValueError: If such a trainer draws; it says what to write instead.
@@ -83,19 +88,21 @@ def refuse_drawing(
     if "accelerate" in loaded:
         _refuse_dealing(sampler, rank, world_size, pass_index)
     if {"lightning", "pytorch_lightning", "transformers"} & loaded:
-        _refuse_cut(sampler, pass_index, world_size if rank is None else 1)
+        _refuse_cut(sampler, pass_index, world_size if rank is None else 1, length_of)
 
 
 def _refuse_dealing(
     sampler: BatchSampler, rank: int | None, world_size: int, pass_index: int
 ) -> None:
     """Raises ValueError if Accelerate deals out anything but shares of this pass."""
+    dealt = False
     for frame in _callers():
         owner: Any = frame.f_locals.get("self")
         kind = type(owner).__name__
         if kind not in _OF_ACCELERATE or not _holds(owner, sampler):
             continue
         if kind == "BatchSamplerShard":
+            dealt = True
             processes = owner.num_processes
             if processes > 1 and (rank is not None or world_size != processes):
                 raise ValueError(
@@ -113,13 +120,19 @@ def _refuse_dealing(
                 f"{owner.state.num_processes}): write "
                 "DataLoaderConfiguration(dispatch_batches=False)"
             )
+        if kind == "DataLoaderShard" and rank is None and world_size > 1 and not dealt:
+            raise ValueError(
+                "world_size must be 1 where Accelerate runs in one process, which would "
+                f"take each share for a batch, got {world_size}: write "
+                "world_size=accelerator.num_processes"
+            )
         if getattr(owner, "iteration", pass_index) != pass_index:
             raise ValueError(
                 f"epoch must be {owner.iteration}, as of Accelerate's loader, got "
                 f"{pass_index}, as its set_epoch does not reach through "
-                f"skip_first_batches: write loader.set_epoch({owner.iteration}) before "
-                "skip_first_batches; for transformers, give it all passes as one epoch "
-                "(docs/trainers.md has the lines)"
+                "skip_first_batches: write loader.set_epoch(epoch), with the pass that "
+                "you mean, before skip_first_batches; for transformers, give it all "
+                "passes as one epoch (docs/trainers.md has the lines)"
             )
         return
 
@@ -162,7 +175,21 @@ def refuse_epoch(sampler: BatchSampler, epoch: int, current: int, drawn: bool) -
         owner: Any = frame.f_locals.get("self")
         if type(owner).__name__ not in _OF_ACCELERATE[1:]:
             continue
-        if frame.f_code.co_name == "set_epoch" or not _holds(owner, sampler):
+        if not _holds(owner, sampler):
+            continue
+        base = owner.base_dataloader
+        if (
+            drawn
+            and _waits(base)
+            and (epoch != current or owner.batch_sampler is sampler)
+        ):
+            raise ValueError(
+                "num_workers must be 0 with Accelerate's use_stateful_dataloader in one "
+                f"process or where an epoch is set, got {base.num_workers}: its workers "
+                "draw before the loader begins; or use a StatefulDataLoader outside "
+                "accelerator.prepare"
+            )
+        if frame.f_code.co_name == "set_epoch":  # the user's own, perhaps
             continue
         if epoch not in (current, current + drawn):
             raise ValueError(
@@ -171,28 +198,31 @@ def refuse_epoch(sampler: BatchSampler, epoch: int, current: int, drawn: bool) -
                 f"loader.set_epoch({current}) before iterating, after "
                 "load_state_dict and after skip_first_batches too"
             )
-        base = owner.base_dataloader
-        ahead = drawn and epoch == current and getattr(base, "_iterator", None)
-        if (
-            ahead
-            and hasattr(base, "load_state_dict")
-            and owner.batch_sampler is sampler
-        ):
-            raise ValueError(
-                "num_workers must be 0 with Accelerate's use_stateful_dataloader in one "
-                f"process, got {base.num_workers}: its workers draw before the loader "
-                "begins, and what it saves would be wrong; or use a StatefulDataLoader "
-                "outside accelerator.prepare"
-            )
         return
 
 
-def _refuse_cut(sampler: BatchSampler, pass_index: int, slices: int) -> None:
+def _waits(loader: Any) -> bool:
+    """Whether a StatefulDataLoader's workers have drawn for a pass yet to begin."""
+    iterator = getattr(loader, "_iterator", None)
+    return (
+        iterator is not None
+        and hasattr(loader, "load_state_dict")
+        and loader.num_workers > 0
+        and iterator._num_yielded == 0
+    )
+
+
+def _refuse_cut(
+    sampler: BatchSampler,
+    pass_index: int,
+    slices: int,
+    length_of: Callable[[int], int],
+) -> None:
     """Raises ValueError if the pass would be cut or is not the one that is meant."""
     for frame in _callers():
         names = frame.f_locals
         if type(names.get("self")).__name__ == "_FitLoop":
-            _check_lightning(names["self"], sampler)
+            _check_lightning(names["self"], sampler, pass_index, length_of)
             return
         if frame.f_globals.get("__name__") == "transformers.trainer":
             if not _holds(names.get("train_dataloader"), sampler):
@@ -201,12 +231,30 @@ def _refuse_cut(sampler: BatchSampler, pass_index: int, slices: int) -> None:
             return
 
 
-def _check_lightning(loop: Any, sampler: BatchSampler) -> None:
-    """Raises ValueError if Lightning's loop would stop before the pass ends."""
+def _check_lightning(
+    loop: Any,
+    sampler: BatchSampler,
+    pass_index: int,
+    length_of: Callable[[int], int],
+) -> None:
+    """Raises ValueError if Lightning's loop would stop before the pass ends.
+
+    It asks for the length once more when its workers have drawn the first batches ahead.
+    If they are all that the pass has, the answer is the next pass's.
+    """
     trainer, loaders = loop.trainer, loop._combined_loader.flattened
     asked = trainer.limit_train_batches != 1.0 or trainer.overfit_batches
     if asked or len(loaders) != 1 or not _holds(loaders[0], sampler):
         return
+    loader = loaders[0]
+    ahead = (loader.num_workers or 0) * (loader.prefetch_factor or 0)
+    batches = length_of(pass_index)
+    if ahead >= batches and length_of(pass_index + 1) < batches:
+        raise ValueError(
+            f"num_workers must be 0 in Lightning where {loader.num_workers} workers draw "
+            f"a pass of {batches} batches at once and the next pass is shorter: "
+            "Lightning would stop at that one's length"
+        )
     if loop._should_reload_train_dl:  # it is about to ask for the length anew
         return
     if loop.max_batches < len(sampler):

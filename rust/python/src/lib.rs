@@ -42,5 +42,5 @@ mod _rust {
     #[pymodule_export]
     use crate::noise::{noise_from_micro_batches, noise_from_two_sizes};
     #[pymodule_export]
-    use crate::sampling::{Batches, Run, advance, derive_key, share};
+    use crate::sampling::{Batches, Run, Runs, advance, derive_key, share};
 }

@@ -8,7 +8,7 @@ use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyInt, PyList};
+use pyo3::types::{PyDict, PyInt, PyIterator, PyList};
 
 use crate::{unsigned, value_error};
 
@@ -283,15 +283,53 @@ impl Run {
 }
 
 impl Run {
-    /// Refuses a second thread: which batch would be whose would be left to chance.
     fn alone(&self) -> PyResult<MutexGuard<'_, Drawing>> {
-        match self.drawing.try_lock() {
-            Ok(drawing) => Ok(drawing),
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(PyValueError::new_err(
-                "sampler must be used by one thread at a time, got a call while another thread \
-                 draws a batch: give each thread a sampler of its own",
-            )),
+        alone(&self.drawing)
+    }
+}
+
+/// Refuses a second thread: which batch would be whose would be left to chance.
+fn alone<T>(drawing: &Mutex<T>) -> PyResult<MutexGuard<'_, T>> {
+    match drawing.try_lock() {
+        Ok(drawing) => Ok(drawing),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(PyValueError::new_err(
+            "sampler must be used by one thread at a time, got a call while another thread \
+             draws a batch: give each thread a sampler of its own",
+        )),
+    }
+}
+
+/// The batches of one run after another. Unlike `itertools.chain` it goes on after a second thread
+/// was refused.
+#[pyclass(frozen, module = "batchramp._rust")]
+pub(crate) struct Runs {
+    runs: Py<PyIterator>,
+    current: Mutex<Option<Py<Run>>>,
+}
+
+#[pymethods]
+impl Runs {
+    #[new]
+    fn new(runs: Bound<'_, PyIterator>) -> Self {
+        Self { runs: runs.unbind(), current: Mutex::new(None) }
+    }
+
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let mut current = alone(&self.current)?;
+        loop {
+            if let Some(run) = &*current {
+                if let Some(batch) = run.get().__next__(py)? {
+                    return Ok(Some(batch));
+                }
+                *current = None;
+            }
+            let Some(run) = self.runs.bind(py).clone().next() else { return Ok(None) };
+            *current = Some(run?.cast_into::<Run>()?.unbind());
         }
     }
 }
