@@ -99,7 +99,8 @@ impl<const P: usize> Bijection<P> {
         let mut digits = self.digits(self.step(place, self.offset));
         for (round, &key) in self.keys.iter().enumerate() {
             let (target, source) = (round % P, (round + 1) % P);
-            digits[target] = mix(digits[source], digits[target], self.parts[target], key);
+            let part = self.parts[target];
+            digits[target] = mix(digits[source], digits[target], part, part, key);
         }
         digits
             .iter()
@@ -158,12 +159,12 @@ fn coprime(a: u64, b: u64) -> bool {
     a == 1
 }
 
-/// What one round makes of a digit.
+/// What one round makes of a digit; `factor` is the part too.
 #[inline(always)]
-pub(crate) fn mix(source: u16, target: u16, part: u16, key: Key) -> u16 {
+pub(crate) fn mix(source: u16, target: u16, factor: u16, part: u16, key: Key) -> u16 {
     let word = source.wrapping_add(key.add).wrapping_mul(key.multiply);
     let word = (word ^ (word >> 8)).wrapping_mul(key.multiply_again);
-    let scaled = (u32::from(word) * u32::from(part)) >> 16;
+    let scaled = (u32::from(word) * u32::from(factor)) >> 16;
     reduce(target + scaled as u16, part)
 }
 
