@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
+from batchramp._rust import Batches
 from batchramp.sampler import VariableBatchSampler
 
 BATCH_SIZE = 128
@@ -113,9 +114,24 @@ def table(num_samples, names, turns):
     return "\n".join(lines)
 
 
+@pytest.mark.parametrize("num_samples", [2**30, 10**12])
+def test_a_stretch_of_very_many(benchmark, num_samples, in_turn, say):
+    count = 10_000_000 if benchmark.enabled else 10_000
+    batches, out = Batches(num_samples, order="bijective"), np.empty(count, np.int64)
+    functions = [lambda: batches.fill(num_samples // 3, out), lambda: out.fill(1)]
+    turns = in_turn(functions, 9)
+    benchmark.pedantic(functions[0], rounds=1)
+    say(
+        f"{count} of {num_samples} samples, bijective, into an array: "
+        f"{turns.seconds(0) / count * 1e9:.2f} ns an index, {turns.ratio(0, 1):.1f}x the "
+        "floor of writing"
+    )
+
+
 MEASURE = """
 import json, sys, time
 import psutil
+from batchramp._rust import Batches
 from batchramp.sampler import VariableBatchSampler
 
 def resident():
