@@ -3,6 +3,7 @@
 
 mod moments;
 mod noise;
+mod runs;
 mod sampling;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
@@ -42,5 +43,7 @@ mod _rust {
     #[pymodule_export]
     use crate::noise::{noise_from_micro_batches, noise_from_two_sizes};
     #[pymodule_export]
-    use crate::sampling::{Batches, Run, Runs, advance, derive_key, share};
+    use crate::runs::{Run, Runs};
+    #[pymodule_export]
+    use crate::sampling::{Batches, advance, derive_key, share};
 }
