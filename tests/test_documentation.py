@@ -74,3 +74,10 @@ def test_the_lines_about_the_sampler_run():
     for source in blocks("docs/sampler.md", "python"):
         exec(source, names)
     assert names["updates"] == 391
+
+
+def test_the_lines_about_gradient_variance_run():
+    names = {}
+    for source in blocks("docs/gradient-variance.md", "python"):
+        exec(source, names)
+    assert names["noise"].count == 20

@@ -223,3 +223,50 @@ def test_tensors_give_what_numbers_give():
     with pytest.raises(ValueError, match="count must be at least 2"):
         lazy.update_micro_batches(1, 8, torch.tensor(1.0), 1.0)
     assert lazy.count == eager.count
+
+
+def test_numbers_after_tensors_count_after_them():
+    pairs = [(9.0, 1.0), (20.0, 1.0), (7.0, 2.0)]
+    expected = NoiseScale(decay=0.5)
+    for small, large in pairs:
+        expected.update_two_sizes(1, small, 9, large)
+    mixed = NoiseScale(decay=0.5)
+    for index, (small, large) in enumerate(pairs):
+        first = small if index == 1 else torch.tensor(small)
+        mixed.update_two_sizes(1, first, 9, large)
+    assert mixed.trace() == pytest.approx(expected.trace(), rel=1e-12)
+
+
+def test_one_bad_tensor_loses_no_other_update():
+    noise = NoiseScale()
+    for norm in (9.0, -4.0, 9.0, 9.0):
+        noise.update_two_sizes(1, torch.tensor(norm), 9, torch.tensor(1.0))
+    with pytest.raises(ValueError, match="must not be negative"):
+        noise.trace()
+    assert noise.count == 3
+    assert noise.trace() == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda n: n.update_two_sizes(1, torch.ones(3), 9, 1.0), r"shape \(\), got"),
+        (lambda n: n.update_two_sizes(1, None, 9, 1.0), "must be a number, got None"),
+        (lambda n: n.update_two_sizes(1, "a", 9, 1.0), "must be a number, got 'a'"),
+        (lambda n: n.update_micro_batches(2, 1.5, 1.0, 1.0), "batch_size must be a"),
+        (lambda n: n.interval("a"), "level must be a number, got 'a'"),
+        (lambda n: NoiseScale(decay="x"), "decay must be a number, got 'x'"),
+        (lambda n: n.load_state_dict(None), "state must have the keys"),
+        (
+            lambda n: n.load_state_dict(n.state_dict() | {"trace": None}),
+            "state's trace",
+        ),
+        (
+            lambda n: n.load_state_dict(n.state_dict() | {"trace_squares": -5.0}),
+            "state's trace_squares must be at least 0",
+        ),
+    ],
+)
+def test_wrong_kinds_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(NoiseScale())

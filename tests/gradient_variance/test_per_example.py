@@ -310,3 +310,43 @@ def test_a_gpu_finds_the_same_without_waiting(name):
         )
     for ours, theirs in zip(found.variance, expected.variance, strict=True):
         torch.testing.assert_close(ours.cpu(), theirs)
+
+
+class TimeFirst(torch.nn.Module):
+    """Takes the steps of a sequence for its first dimension, as recurrent models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = torch.nn.Linear(6, 5), torch.nn.Linear(5, 3)
+
+    def forward(self, inputs):
+        hidden = torch.tanh(self.inner(inputs.transpose(0, 1)))
+        return self.outer(hidden).mean(0)
+
+
+@pytest.mark.parametrize("steps", [7, 8])
+def test_a_sequence_as_long_as_the_batch_is_not_taken_for_it(steps):
+    torch.manual_seed(0)
+    model, loss = TimeFirst(), torch.nn.CrossEntropyLoss(reduction="none")
+    inputs, targets = torch.randn(8, steps, 6), torch.randint(0, 3, (8,))
+    expected = 0.0
+    for i in range(8):
+        one = loss(model(inputs[i : i + 1]), targets[i : i + 1]).sum()
+        parts = torch.autograd.grad(one, list(model.parameters()))
+        expected += sum(float(part.double().square().sum()) for part in parts)
+    found = per_example_statistics(model, loss, inputs, targets, ("sum_squared_norms",))
+    assert float(found.sum_squared_norms) == pytest.approx(expected, rel=1e-5)
+
+
+class Mixing(TimeFirst):
+    def forward(self, inputs):
+        hidden = self.inner(inputs)
+        return self.outer(hidden - hidden.mean(0, keepdim=True))
+
+
+def test_samples_that_mix_without_a_batch_norm_are_noticed():
+    torch.manual_seed(0)
+    loss = torch.nn.CrossEntropyLoss(reduction="none")
+    inputs, targets = torch.randn(8, 6), torch.randint(0, 3, (8,))
+    with pytest.raises(ValueError, match="in which samples do not mix"):
+        per_example_statistics(Mixing(), loss, inputs, targets, ("variance",))

@@ -30,8 +30,9 @@ class GradientVariance:
 
     A `float32` state is close while means are small beside the deviations, as those of
     gradients are: in a stream whose mean is 1,000 standard deviations from zero, the
-    variance has three right digits, at 10,000 two. A `float64` state keeps eight
-    there, at about twice the time; `from_stacked` keeps five in `float32`.
+    variance has three right digits, at 10,000 two of dozens of gradients, and none of
+    two alone. A `float64` state keeps eight there, at about twice the time;
+    `from_stacked` keeps five in `float32`.
 
     Args:
         batch_size: Samples behind each gradient.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,13 @@ from batchramp.gradient_variance.examples import ExampleGradients, Outer, Stacke
 
 Part = tuple[slice, dict[int, ExampleGradients]]
 """Some examples, and their gradients by some parameters, by the parameters' indices."""
+
+
+_CHECKED: WeakKeyDictionary[nn.Module, set[tuple[torch.Size, bool]]] = (
+    WeakKeyDictionary()
+)
+"""Models, and shapes of inputs, of which the first example was compared: a comparison
+waits for the device."""
 
 
 @dataclass
@@ -49,6 +57,7 @@ class Layers:
         max_bytes: int,
     ) -> None:
         self._calls = calls
+        self._parameters = parameters
         self._index = {id(parameter): i for i, parameter in enumerate(parameters)}
         self._max_bytes = max_bytes
 
@@ -63,6 +72,42 @@ class Layers:
                     where,
                     self._gradients(layer, call.inputs[where], call.deltas[where]),
                 )
+
+    def tells(self, alone: Tensor, losses: Tensor) -> bool:
+        """Whether the first example's gradient is the one that it has alone.
+
+        It is not where another dimension is taken for that of the examples.
+
+        Args:
+            alone: Its loss without the others, shape (1,).
+            losses: All losses.
+
+        Raises:
+            ValueError: If even its loss is another one: then the samples mix.
+        """
+        if losses.is_meta:  # no values to compare
+            return True
+        first = losses[:1].detach()
+        if not torch.allclose(alone.detach(), first, 1e-2, 1e-4, equal_nan=True):
+            raise ValueError(
+                "per-example statistics need a model in which samples do not mix, got "
+                f"a loss of {float(first):g} for the first sample beside the others and "
+                f"of {float(alone.detach()):g} alone: use micro_batch_statistics "
+                "(between micro-batches)"
+            )
+        expected = torch.autograd.grad(
+            alone.sum(), self._parameters, allow_unused=True, materialize_grads=True
+        )
+        off = torch.zeros_like(first, dtype=torch.float64)
+        whole = torch.zeros_like(off)
+        for layer, call in self._calls.items():
+            assert call.deltas is not None
+            found = self._gradients(layer, call.inputs[:1], call.deltas[:1])
+            for index, gradients in found.items():
+                difference = gradients.total() - expected[index]
+                off += difference.double().square().sum()
+                whole += expected[index].double().square().sum()
+        return not bool(off > 1e-4 * whole + 1e-20)
 
     def _gradients(
         self, layer: nn.Module, inputs: Tensor, deltas: Tensor
@@ -120,6 +165,7 @@ def run_layers(
             edge = get_gradient_edge(given)  # before anything changes it in place
             calls[layer].append(_Call(taken[0].detach(), taken[0]._version, edge))
 
+    before = torch.random.get_rng_state()
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         losses = loss(model(inputs), targets)
@@ -136,6 +182,10 @@ def run_layers(
         uses[id(parameter)] != 1 for parameter in parameters
     ):
         return None
+    if torch.random.get_rng_state().ne(before).any():
+        return (
+            None  # what an example is alone cannot be compared: other numbers are drawn
+        )
     first = {layer: noted[0] for layer, noted in calls.items()}
     edges = [call.edge for call in first.values()]
     deltas = torch.autograd.grad(losses.sum(), edges)
@@ -146,7 +196,17 @@ def run_layers(
             return None
         if isinstance(layer, nn.Conv2d) and delta.ndim != 4:
             return None
-    return Layers(first, parameters, max_bytes)
+    found = Layers(first, parameters, max_bytes)
+    checked = _CHECKED.setdefault(model, set())
+    if (inputs.shape, model.training) not in checked:
+        try:
+            alone = loss(model(inputs[:1]), targets[:1])
+        except (RuntimeError, ValueError):  # vmap says what is wrong
+            return None
+        if not found.tells(alone, losses):
+            return None
+        checked.add((inputs.shape, model.training))
+    return found
 
 
 def _own(layer: nn.Module) -> list[Tensor]:

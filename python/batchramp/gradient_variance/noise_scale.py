@@ -51,7 +51,7 @@ class NoiseScale:
     def __init__(self, num_samples: int | None = None, decay: float = 0.9) -> None:
         if num_samples is not None:
             num_samples = whole("num_samples", num_samples)
-        if isinstance(decay, bool) or not 0 <= decay < 1:
+        if not 0 <= _number("decay", decay) < 1:
             raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
         self._num_samples = num_samples
         self._decay = float(decay)
@@ -76,6 +76,7 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
+        count, batch_size = whole("count", count), whole("batch_size", batch_size)
 
         def estimate(total: float, mean: float) -> tuple[float, float]:
             return noise_from_micro_batches(
@@ -102,6 +103,8 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
+        small_batch_size = whole("small_batch_size", small_batch_size)
+        large_batch_size = whole("large_batch_size", large_batch_size)
 
         def estimate(small: float, large: float) -> tuple[float, float]:
             return noise_from_two_sizes(
@@ -136,6 +139,7 @@ class NoiseScale:
                 ranks had different numbers of samples.
         """
         count = distributed.get_world_size(group)
+        batch_size = whole("batch_size", batch_size)
         noise_from_micro_batches(count, batch_size, 0.0, 0.0, self._num_samples)
         own = torch.as_tensor(squared_norm, dtype=torch.float64).detach()
         size = torch.full_like(own, batch_size)
@@ -207,7 +211,7 @@ class NoiseScale:
         Raises:
             ValueError: If `level` is out of its range.
         """
-        if not 0 < level < 1:
+        if not 0 < _number("level", level) < 1:
             raise ValueError(f"level must be above 0 and below 1, got {level!r}")
         averages = self._read()
         effective = _effective_count(averages.count, self._decay)
@@ -245,11 +249,16 @@ class NoiseScale:
         Raises:
             ValueError: If it is not a state, or one of other arguments.
         """
-        ours = self.state_dict()
-        if set(state) != set(ours):
-            raise ValueError(
-                f"state must have the keys {', '.join(ours)}, got {sorted(state)}"
-            )
+        # Not by state_dict(), which reads what is pending, for nothing.
+        ours = {
+            "version": _STATE_VERSION,
+            "num_samples": self._num_samples,
+            "decay": self._decay,
+            **asdict(self._averages),
+        }
+        if not isinstance(state, Mapping) or set(state) != set(ours):
+            found = list(state) if isinstance(state, Mapping) else state
+            raise ValueError(f"state must have the keys {', '.join(ours)}, got {found}")
         for key in ("version", "num_samples", "decay"):
             if state[key] != ours[key]:
                 raise ValueError(
@@ -257,15 +266,27 @@ class NoiseScale:
                 )
         count = whole("state's count", state["count"], least=0)
         names = [field.name for field in fields(_Averages) if field.name != "count"]
-        self._averages = _Averages(
-            count, **{name: float(state[name]) for name in names}
-        )
+        numbers = {name: _number(f"state's {name}", state[name]) for name in names}
+        for name in ("trace_squares", "norm_squares"):
+            if numbers[name] < 0:
+                raise ValueError(
+                    f"state's {name} must be at least 0, got {numbers[name]}"
+                )
+        self._averages = _Averages(count, **numbers)
         self._pending.clear()
 
     def _take(self, estimate: _Estimate, *norms: Scalar) -> None:
         tensors = [norm for norm in norms if isinstance(norm, Tensor)]
+        for norm in tensors:
+            if norm.ndim:
+                raise ValueError(
+                    "a squared norm must be a number or a tensor of shape (), got one "
+                    f"of shape {tuple(norm.shape)}"
+                )
         if not tensors:
-            self._observe(*estimate(*(float(norm) for norm in norms)))
+            found = estimate(*(_number("a squared norm", norm) for norm in norms))
+            self._read()  # what came before counts before
+            self._observe(*found)
             return
         estimate(*(0.0 for _ in norms))  # what is wrong with the sizes shows here
         like = tensors[0].detach().double()
@@ -284,8 +305,14 @@ class NoiseScale:
         if self._pending:
             pending, self._pending = self._pending, []
             values = iter(torch.cat([norms for _, norms in pending]).tolist())
-            for estimate, norms in pending:
-                self._observe(*estimate(*islice(values, len(norms))))
+            for index, (estimate, norms) in enumerate(pending):
+                try:
+                    found = estimate(*islice(values, len(norms)))
+                except ValueError:
+                    # The others are not lost with it.
+                    self._pending = pending[index + 1 :]
+                    raise
+                self._observe(*found)
         return self._averages
 
     def _observe(self, trace: float, squared_norm: float) -> None:
@@ -333,3 +360,12 @@ def _effective_count(count: int, decay: float) -> float:
     if not count:
         return 0.0
     return (1 + decay) * (1 - decay**count) / ((1 - decay) * (1 + decay**count))
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool | str | bytes):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a number, got {value!r}") from error

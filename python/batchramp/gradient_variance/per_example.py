@@ -155,7 +155,7 @@ class _Mapped:
                 )
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
                 raise ValueError(
                     "model must run under torch.func's vmap(grad), and does not "
                     f"({str(error).splitlines()[0]}): use micro_batch_statistics "

@@ -85,8 +85,8 @@ def micro_batch_statistics(
     wanted = check_names(names)
     scale = 1.0
     if divisor is not None:
-        if not divisor > 0:
-            raise ValueError(f"divisor must be above 0, got {divisor!r}")
+        if not 0 < divisor < float("inf"):
+            raise ValueError(f"divisor must be above 0 and finite, got {divisor!r}")
         scale = divisor / whole("batch_size", batch_size)
     sweep = _Sweep(wanted, whole("batch_size", batch_size))
     for gradient in gradients:
@@ -130,23 +130,28 @@ class _Sweep:
         self._wanted = wanted
         self._batch_size = batch_size
         self._count = 0
-        self._shapes: list[torch.Size] = []
+        self._kinds: list[tuple[torch.Size, torch.dtype, torch.device]] = []
         self._sums: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._kept: list[list[Tensor]] = []
         self._variance: GradientVariance | _DeviceVariance | None = None
 
-    def take(self, gradient: Sequence[Tensor], scale: float) -> None:
+    def take(self, gradient: Sequence[Tensor] | Tensor, scale: float) -> None:
+        if isinstance(gradient, Tensor):
+            raise ValueError(
+                "gradients must be sequences of tensors, one a parameter, got a tensor: "
+                "write [gradient]"
+            )
         parts = [_checked(part) for part in gradient]
         if scale != 1.0:
             parts = list(torch._foreach_mul(parts, scale))
-        shapes = [part.shape for part in parts]
-        if not shapes or shapes != (self._shapes or shapes):
+        kinds = [(part.shape, part.dtype, part.device) for part in parts]
+        if not kinds or kinds != (self._kinds or kinds):
             raise ValueError(
-                "gradients must have the same shapes, at least one, got "
-                f"{[tuple(shape) for shape in shapes]}"
+                "gradients must have the same shapes, dtypes and devices, at least one, "
+                f"got {[(tuple(shape), *rest) for shape, *rest in kinds]}"
             )
-        self._shapes = shapes
+        self._kinds = kinds
         self._count += 1
         if self._sums:
             torch._foreach_add_(self._sums, parts)
