@@ -1,7 +1,9 @@
 """The accumulator's state: to and from disk, across threads and across a fork."""
 
+import copy
 import io
 import multiprocessing
+import pickle
 import threading
 
 import numpy as np
@@ -143,3 +145,17 @@ def test_a_forked_child_has_threads_of_its_own():
     assert child.exitcode == 0
     assert moments.count == 1
     assert trace == pytest.approx(rows.var(0, ddof=1).sum())
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))]
+)
+def test_copies_go_on_alike(copied):
+    variance = GradientVariance(4, dtype="float64")
+    assert copied(variance).count == 0
+    for gradient in torch.randn(3, 7):
+        variance.update(gradient)
+    other = copied(variance)
+    assert other.trace() == variance.trace()
+    other.update(torch.ones(7))
+    assert (other.count, variance.count) == (4, 3)

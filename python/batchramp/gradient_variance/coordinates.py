@@ -154,6 +154,13 @@ class GradientVariance:
         moments, threads = self._seen("trace"), torch.get_num_threads()
         return moments.trace(self._scale(per_sample), threads=threads)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state_dict()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._batch_size, self._dtype = state["batch_size"], state["dtype"]
+        self.load_state_dict(state)
+
     def state_dict(self) -> dict[str, Any]:
         """Returns a copy of the state: whole numbers, a string, and two flat tensors.
 
