@@ -70,6 +70,19 @@ def test_golden_orders_never_change():
     assert whole_pass(10, 0, 1) == [8, 4, 6, 9, 3, 1, 0, 2, 7, 5]
     assert whole_pass(9, WORD, 2**40) == [0, 7, 3, 2, 6, 1, 8, 4, 5]
     assert Batches(10).order_version == "exact-1"
+    large = Batches(2**21, seed=3)
+    assert large.order_version == "exact-2"
+    assert large.take(2**21, 4).tolist() == [199059, 1290207, 195706, 371645]
+    for num_samples, seed, epoch, first in (
+        (10, 0, 0, [7, 0, 4]),
+        (4096, 0, 0, [3287, 3978, 2400]),
+        (50_000, 1, 2, [8899, 19818, 26334]),
+        (2**30, 0, 5, [43628297, 828768656, 998756379]),
+        (10**12, WORD, 7, [452838936940, 437552545421, 835982364062]),
+    ):
+        batches = Batches(num_samples, seed=seed, order="bijective")
+        assert batches.order_version == "bijective-1"
+        assert batches.take(epoch * num_samples, 3).tolist() == first
 
 
 @given(st.integers(1, 300), st.integers(0, WORD), st.integers(0, 2**63 // 300 - 1))

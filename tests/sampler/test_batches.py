@@ -43,27 +43,6 @@ def definition(num_samples, boundary, size_at, seed, count):
         position = batches.end(start, size)
 
 
-@st.composite
-def size_functions(draw, num_samples):
-    """A pure function of the position, and a sampler's keywords that mean it."""
-    kind = draw(st.sampled_from(["fixed", "plan", "callable"]))
-    sizes = draw(st.lists(st.integers(1, num_samples), min_size=1, max_size=6))
-    every = draw(st.integers(1, 20))
-    if kind == "fixed":
-        return (lambda _: sizes[0]), lambda _: {"batch_size": sizes[0]}
-
-    def function(position):
-        return sizes[min(position // every, len(sizes) - 1)]
-
-    if kind == "callable":
-        return function, lambda _: {"schedule": function}
-    runs = [(index * every, size) for index, size in enumerate(sizes)]
-    far = 100 * num_samples
-    return function, lambda boundary: {
-        "schedule": runs_plan(num_samples, runs, far, boundary)
-    }
-
-
 def passes_again(sampler, epoch):
     sampler.set_epoch(epoch)
     sampler.set_epoch(epoch)
@@ -71,7 +50,7 @@ def passes_again(sampler, epoch):
 
 
 @given(st.data())
-def test_batches_are_those_of_the_definition(data):
+def test_batches_are_those_of_the_definition(size_functions, data):
     num_samples = data.draw(st.integers(1, 40))
     boundary = data.draw(st.sampled_from(BOUNDARIES))
     function, keywords = data.draw(size_functions(num_samples))

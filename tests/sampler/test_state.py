@@ -3,7 +3,6 @@
 import itertools
 import json
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,38 +20,12 @@ def ramp(position):
     return 2 + position // 7 % 5
 
 
-def runs_plan(num_samples, runs, budget, boundary="keep"):
-    horizon = SimpleNamespace(num_samples=num_samples, budget=budget, boundary=boundary)
-    return SimpleNamespace(horizon=horizon, runs=runs, fingerprint="f00d")
-
-
 def through_json(state):
     return json.loads(json.dumps(state))
 
 
-@st.composite
-def size_functions(draw, num_samples):
-    """A pure function of the position, and a sampler's keywords that mean it."""
-    kind = draw(st.sampled_from(["fixed", "plan", "callable"]))
-    sizes = draw(st.lists(st.integers(1, num_samples), min_size=1, max_size=6))
-    every = draw(st.integers(1, 20))
-    if kind == "fixed":
-        return (lambda _: sizes[0]), lambda _: {"batch_size": sizes[0]}
-
-    def function(position):
-        return sizes[min(position // every, len(sizes) - 1)]
-
-    if kind == "callable":
-        return function, lambda _: {"schedule": function}
-    runs = [(index * every, size) for index, size in enumerate(sizes)]
-    far = 100 * num_samples
-    return function, lambda boundary: {
-        "schedule": runs_plan(num_samples, runs, far, boundary)
-    }
-
-
 @given(st.data())
-def test_a_resume_anywhere_equals_the_uninterrupted_rest(data):
+def test_a_resume_anywhere_equals_the_uninterrupted_rest(size_functions, data):
     num_samples = data.draw(st.integers(1, 30))
     boundary = data.draw(st.sampled_from(BOUNDARIES))
     _, keywords = data.draw(size_functions(num_samples))

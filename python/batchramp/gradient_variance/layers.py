@@ -165,7 +165,7 @@ def run_layers(
             edge = get_gradient_edge(given)  # before anything changes it in place
             calls[layer].append(_Call(taken[0].detach(), taken[0]._version, edge))
 
-    before = torch.random.get_rng_state()
+    before = random_states(inputs.device)
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
         losses = loss(model(inputs), targets)
@@ -182,10 +182,9 @@ def run_layers(
         uses[id(parameter)] != 1 for parameter in parameters
     ):
         return None
-    if torch.random.get_rng_state().ne(before).any():
-        return (
-            None  # what an example is alone cannot be compared: other numbers are drawn
-        )
+    pairs = zip(random_states(inputs.device), before, strict=True)
+    if not all(torch.equal(now, then) for now, then in pairs):
+        return None  # a dropout's numbers: an example alone would draw others
     first = {layer: noted[0] for layer, noted in calls.items()}
     edges = [call.edge for call in first.values()]
     deltas = torch.autograd.grad(losses.sum(), edges)
@@ -207,6 +206,14 @@ def run_layers(
             return None
         checked.add((inputs.shape, model.training))
     return found
+
+
+def random_states(device: torch.device) -> list[Tensor]:
+    """Returns the state of the CPU's generator, and of the device's if that is a GPU."""
+    states = [torch.random.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
 
 
 def _own(layer: nn.Module) -> list[Tensor]:

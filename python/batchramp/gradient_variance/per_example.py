@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 
 from batchramp.gradient_variance.arguments import whole
 from batchramp.gradient_variance.examples import Moments, Stacked
-from batchramp.gradient_variance.layers import Layers, Part, run_layers
+from batchramp.gradient_variance.layers import Layers, Part, random_states, run_layers
 from batchramp.gradient_variance.statistics import (
     GradientStatistics,
     check_names,
@@ -165,16 +165,13 @@ class _Mapped:
 
     def _repeat_random_numbers(self) -> None:
         """A second pass draws the dropouts of the first, and ends where that ended."""
-        on_gpu = self._inputs.is_cuda
+        device = self._inputs.device
         if self._generators is None:
-            self._generators = [torch.random.get_rng_state()]
-            if on_gpu:
-                self._generators.append(torch.cuda.get_rng_state(self._inputs.device))
+            self._generators = random_states(device)
         else:
             torch.random.set_rng_state(self._generators[0])
-            if on_gpu:
-                device = self._inputs.device
-                torch.cuda.set_rng_state(self._generators[1], device)
+            for state in self._generators[1:]:
+                torch.cuda.set_rng_state(state, device)
 
 
 def _gather(
