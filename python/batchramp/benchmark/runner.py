@@ -212,6 +212,7 @@ def make_race(
     device: str | None = None,
     jobs: int = 1,
     measure: Iterable[str] = (),
+    folder: Path | None = None,
 ) -> Race:
     """Turn what a user asks for into a race.
 
@@ -223,11 +224,13 @@ def make_race(
         device: `cpu` or `cuda`; a GPU if there is one, unless named.
         jobs: Trials at a time.
         measure: What to measure at each look, beside what the suite says.
+        folder: What `file.py:name` in a `Suite` is relative to; a file's own folder
+            counts for the file, and None is the current one.
 
     Raises:
         ValueError: An argument is not valid, or there is no such suite or device.
     """
-    source = None
+    source = folder
     if isinstance(suite, Suite):
         check_suite(suite)
     else:
