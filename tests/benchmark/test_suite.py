@@ -128,6 +128,11 @@ def refusal(told):
         ("name = 'tiny'", "name = '../tiny'", ["name", "folder", "'../tiny'"]),
         ("name = 'tiny'", "name = ''", ["name", "folder", "''"]),
         ("name =", "name", ["line 1"]),
+        # Files that it depends on.
+        ("threads", "sources = 'a.json'\nthreads", ["sources", "array", "'a.json'"]),
+        ("threads", "sources = [3]\nthreads", ["sources[0]", "str", "3"]),
+        ("threads", "sources = [' ']\nthreads", ["sources", "paths of files", "' '"]),
+        ("threads", "sources = ['a', 'a']\nthreads", ["sources", "once", "'a'"]),
         # Labels and targets.
         ("label = 'b'", "label = 'a'", ["label", "unique", "'a'"]),
         ("baseline = 'a'", "baseline = 'aa'", ["baseline 'aa'", "a"]),
@@ -300,6 +305,13 @@ def test_what_a_suite_leaves_out_has_a_default():
     assert [entry.tuning for _, entry in suite.entries()] == ["as set", "as set"]
     plain = SUITE.replace("set = { lr = 0.1, batch_size = 32 }", "")
     assert parse_suite(plain).panels[0].entries[0].tuning == "paper defaults"
+
+
+def test_a_suite_names_the_files_it_depends_on():
+    assert parse_suite(SUITE).sources == ()
+    suite = parse_suite(SUITE.replace("threads", 'sources = ["a.json"]\nthreads', 1))
+    assert suite.sources == ("a.json",)
+    assert suite.to_dict()["sources"] == ["a.json"]
 
 
 def test_a_suite_survives_being_written():

@@ -115,6 +115,9 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             the end, the others not at all. Set to `epochs` or more, only at the end.
         micro_batch: The most samples of one forward and backward pass.
         threads: torch's CPU threads; the machine's cores unless set.
+        sources: Files that its trials depend on and that no import statement shows,
+            such as a configuration that a workload reads; relative to the suite. Their
+            contents count in each trial's identity.
     """
 
     name: str
@@ -129,6 +132,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     measures: dict[str, Number] = {}
     micro_batch: int | None = None
     threads: int | None = None
+    sources: tuple[str, ...] = ()
 
     def entries(self) -> list[tuple[Panel, Entry]]:
         """Return every entry with its panel, in the suite's order."""
@@ -322,6 +326,11 @@ def check_suite(suite: Suite) -> None:
     for name in suite.measures:
         if name not in MEASURES:
             raise ValueError(suggest("measure", name, MEASURES))
+    for source in suite.sources:
+        if not source.strip():
+            raise ValueError(f"sources must be paths of files, got {source!r}")
+        if suite.sources.count(source) > 1:
+            raise ValueError(f"sources must name each file once, got {source!r} twice")
     labels = [entry.label for _, entry in suite.entries()]
     if not labels:
         raise ValueError("a suite must have at least one [[panel]] with an entry")
