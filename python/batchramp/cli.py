@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchramp.names import errors_named, suggest
+from batchramp.names import suggest
+from batchramp.user_code.errors import errors_named
 
 if TYPE_CHECKING:
     from rich.console import Console

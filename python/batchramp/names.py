@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -46,24 +45,6 @@ def _execute(path: Path, source: bytes) -> ModuleType:
         message = f"{path} cannot be run: {type(error).__name__}: {error}"
         raise ValueError(message) from error
     return module
-
-
-@contextmanager
-def errors_named(place: str) -> Iterator[None]:
-    """Say where an error comes from; a user's own code may raise any.
-
-    Raises:
-        ValueError: Whatever was raised, behind `place`.
-    """
-    try:
-        yield
-    except ValueError as error:
-        told = str(error)
-        message = told if told.startswith(place) else f"{place}: {told}"
-        raise ValueError(message) from error
-    except Exception as error:
-        message = f"{place}: {type(error).__name__}: {error}"
-        raise ValueError(message) from error
 
 
 def user_file(name: str, group: str, relative_to: Path | None = None) -> Path | None:

@@ -24,10 +24,11 @@ from batchramp.benchmark.suite import (
     panel_targets,
     resolved_measures,
 )
-from batchramp.names import errors_named, user_file
+from batchramp.names import user_file
 from batchramp.schedules import Schedule
 from batchramp.training.step import IMPLEMENTATION
 from batchramp.training.trial import Trial
+from batchramp.user_code.errors import errors_named
 from batchramp.workloads import Data, Workload, find_workload
 
 
