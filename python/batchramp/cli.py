@@ -302,7 +302,10 @@ def compare(base: str, new: str, margin: float, as_json: bool) -> int:
     batchramp compare runs/main runs/branch --margin 0.1
     """
     from batchramp.benchmark.compare import compare as compare_results
-    from batchramp.benchmark.render import comparison_to_json, render_comparison
+    from batchramp.benchmark.comparison_view import (
+        comparison_to_json,
+        render_comparison,
+    )
     from batchramp.benchmark.results import read_results
 
     found = compare_results(read_results(base), read_results(new), margin=margin)

@@ -3,13 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
-from batchramp.benchmark.compare import compare
-from batchramp.benchmark.render import (
-    comparison_to_json,
-    render,
-    render_comparison,
-    to_json,
-)
+from batchramp.benchmark.render import render, to_json
 from batchramp.benchmark.sheets import panel_sheets, significant
 
 
@@ -130,14 +124,3 @@ def test_panels_without_a_title_are_told_by_their_settings(run_of, trial):
     )
     titles = [panel.title for panel in panel_sheets(results)]
     assert titles == ["Panel 1", "Panel 2: weight_decay 0.005"]
-
-
-def test_a_comparison_is_told_and_is_json(race, run_of, trial):
-    new = run_of({"cosine [32]": {"trials": [trial(5, id=f"n{k}") for k in range(6)]}})
-    comparison = compare(race, new)
-    text = " ".join(drawn(render_comparison(comparison)).split())
-    for told in ("cosine [32]", "slower", "equal", "growing batch: only in base"):
-        assert told in text
-    told = json.loads(json.dumps(comparison_to_json(comparison), allow_nan=False))
-    assert told["exit_code"] == 1
-    assert {row["verdict"] for row in told["rows"]} >= {"slower", "equal"}
