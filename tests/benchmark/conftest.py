@@ -48,11 +48,91 @@ def trial_rows(trial, label, seed, panel, updates_per_look, workload):
     return rows
 
 
+ENVIRONMENT = {
+    "recorded_at": "2026-11-25T12:00:00+00:00",
+    "batchramp": "0.1.0",
+    "build_profile": "release",
+    "python": "3.11.9",
+    "torch": "2.15.0",
+    "cuda": "none",
+    "numpy": "2.4.0",
+    "platform": "Linux",
+    "cpu": "a <fast> one",
+    "cpu_capability": "AVX2",
+    "cores": "2",
+    "memory_bytes": "8000000000",
+    "device": "cpu",
+    "threads": "2",
+    "commit": "0123456789ab",
+    "jobs": "1",
+    "load": "0.50",
+}
+
+
+def identity_of(workload, seed):
+    """What a trial was asked, and what else its curve follows from."""
+    return {
+        "workload": workload,
+        "workload_asked": workload,
+        "workload_sources": {},
+        "schedule": "constant",
+        "schedule_asked": "constant",
+        "schedule_sources": {},
+        "set": {"lr": 0.1},
+        "parameters": {"lr": 0.1, "batch_size": 10},
+        "extra_sources": {},
+        "seed": seed,
+        "data": f"digest of {seed}",
+        "epochs": "6",
+        "boundary": "keep",
+        "cadence": "1",
+        "measures": {"full_train_loss": "1"},
+        "weight_decay": 0.0,
+        "nesterov": False,
+        "micro_batch": None,
+        "batchramp": "digest of batchramp",
+        "torch": "2.15.0",
+        "torch_settings": {},
+        "device": "cpu",
+        "cpu_capability": "AVX2",
+        "threads": 2,
+        "optimizer": "sgd",
+    }
+
+
+def trial_metadata(trial, schedule, seed, workload, identity, environment):
+    changes = (identity or {}, schedule.get("identity", {}), trial.get("identity", {}))
+    told = identity_of(workload, seed)
+    for change in changes:
+        told |= change
+    return {
+        "status": trial.get("status", "finished"),
+        "error": trial.get("error"),
+        "traceback": trial.get("traceback"),
+        "identity": told,
+        "environment": ENVIRONMENT
+        | (environment or {})
+        | schedule.get("environment", {})
+        | trial.get("environment", {}),
+        "format": 3,
+    }
+
+
 def build_results(
-    schedules, *, targets=("metric >= 0.9",), suite=None, workload="digits"
+    schedules,
+    *,
+    targets=("metric >= 0.9",),
+    suite=None,
+    workload="digits",
+    identity=None,
+    environment=None,
 ):
-    """A run of `schedules`: by label, `trials` and what differs from the defaults."""
-    rows, entries = [], []
+    """A run of `schedules`: by label, `trials` and what differs from the defaults.
+
+    `identity` and `environment`, here, of a schedule or of a trial, are changes to what
+    the metadata say.
+    """
+    rows, entries, metadata = [], [], {}
     baseline = next(iter(schedules))
     for label, schedule in schedules.items():
         trials = schedule["trials"]
@@ -73,7 +153,10 @@ def build_results(
         for seed, trial in enumerate(trials):
             pace = schedule.get("updates_per_look", 10)
             rows += trial_rows(trial, label, seed, panel, pace, workload)
-    identities = {row["trial"] for row in rows}
+            name, own_seed = rows[-1]["trial"], rows[-1]["seed"]
+            metadata[name] = trial_metadata(
+                trial, schedule, own_seed, workload, identity, environment
+            )
     panels = [
         {
             "entry": [
@@ -93,10 +176,7 @@ def build_results(
             **(suite or {}),
             "panel": panels,
         },
-        metadata={
-            name: {"environment": {"cpu": "a <fast> one", "threads": "2"}}
-            for name in identities
-        },
+        metadata=metadata,
     )
 
 
