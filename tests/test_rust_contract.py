@@ -276,7 +276,21 @@ def test_a_billion_updates_take_no_time():
         (lambda: Batches(0), "num_samples must be between 1 .* got 0"),
         (lambda: Batches(2**32 + 1, order="exact"), "num_samples must be .* got 42949"),
         (lambda: Batches(2**45 + 1), r"num_samples must be between 1 and .*2\*\*45"),
-        (lambda: Batches(9, threads=0), "threads must be at least 1, got 0"),
+        (lambda: Batches(9, threads=0), "threads must be between 1 and 1024, got 0"),
+        (
+            lambda: Batches(9, threads=1025),
+            "threads must be between 1 and 1024, got 1025",
+        ),
+        (lambda: Batches(9, order="x" * 10**6), 'order must .* got "x{60}"\\.\\.\\.$'),
+        (lambda: Batches(9, boundary="x" * 99), 'boundary must .* "x{60}"\\.\\.\\.$'),
+        (
+            lambda: Batches(10**400),
+            "num_samples must be .* got one of very many digits",
+        ),
+        (
+            lambda: Batches(10**9999),
+            "num_samples must be .* got one of very many digits",
+        ),
         (lambda: Batches(9, order="random"), "order must be auto"),
         (lambda: Batches(9, boundary="pad"), "boundary must be keep, drop or wrap"),
         (lambda: Batches(9, seed=-1), "seed must be between 0 .* got -1"),
@@ -294,11 +308,44 @@ def test_a_billion_updates_take_no_time():
         (lambda: _rust.noise_from_micro_batches(1, 1, 1.0, 1.0), "count must be at le"),
         (lambda: _rust.noise_from_two_sizes(4, 1.0, 4, 1.0), "large_batch_size must"),
         (lambda: _rust.Moments(3, dtype="float16"), "dtype must be float32 or float64"),
+        (lambda: _rust.Moments(-1), "length must be between 0 and .* got -1"),
+        (lambda: _rust.Moments(2**64), "length must be between 0 and .* got 1844"),
+        (lambda: _rust.squared_norm([], threads=-1), "threads must be between 0 and"),
+        (lambda: _rust.noise_from_micro_batches(2, 1, 10**400, 1), "sum_squared_norms"),
+        (
+            lambda: _rust.noise_from_two_sizes(1, 1, 2, 10**400),
+            "large_squared_norm must",
+        ),
     ],
 )
 def test_bad_input_names_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# More than a process can address, wherever memory is promised before it is there.
+HUGE = 2**44
+
+
+@pytest.mark.parametrize("into", ["list", "numpy"])
+@pytest.mark.parametrize("order", ["bijective", "sequential"])
+def test_a_batch_that_no_memory_holds_is_refused(order, into):
+    batches = Batches(2 * HUGE, order=order)
+    told = f"batch_size must be small enough for memory: .* of {HUGE} samples"
+    with pytest.raises(ValueError, match=told):
+        batches.take(0, HUGE)
+    with pytest.raises(ValueError, match=told):
+        batches.run(0, HUGE, HUGE, 0, 1, 0, into)
+    # Each of many ranks holds its share alone.
+    assert len(batches.take(0, HUGE, 5, HUGE // 4)) == 4
+    assert len(next(batches.run(0, HUGE, HUGE, 5, HUGE // 4, 0, into))) == 4
+
+
+def test_a_state_that_no_memory_holds_is_refused():
+    for make in (_rust.Moments, _rust.GradientSum):
+        for length in (2**60, 2**64 - 1):
+            with pytest.raises(ValueError, match="gradient must be small enough"):
+                make(length)
 
 
 @given(

@@ -1,8 +1,9 @@
 """The compiled half of batchramp.
 
 Whole numbers that the functions here cannot take, for their size or by their rule,
-raise `ValueError`; other types raise `TypeError`. Everything here may be called from
-several threads.
+raise `ValueError`, and so does a size that the system has no memory for (an array that
+NumPy cannot make is a `MemoryError`); other types raise `TypeError`. Everything here may
+be called from several threads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,8 @@ class Batches:
                 above.
             boundary: What happens to a batch at a pass's end: `keep` cuts it short,
                 `drop` begins it with the next pass, `wrap` runs on into that.
-            threads: Threads for whole passes, which change no order; `None` is 1.
+            threads: Threads for whole passes, at most 1,024, which change no order;
+                `None` is 1.
         """
 
     @property
@@ -286,7 +288,7 @@ class Moments:
     """Per-coordinate mean and sum of squared deviations of a stream of gradients.
 
     Arrays of gradients are C-contiguous and read in place. `threads` is the number of
-    threads that may work; it changes no result.
+    threads that may work, one where it is `None`; it changes no result.
     """
 
     def __new__(cls, length: int, *, dtype: str = "float32") -> Moments:
@@ -299,7 +301,7 @@ class Moments:
 
     @staticmethod
     def from_stacked(
-        gradients: _Gradients, *, dtype: str = "float32", threads: int = 1
+        gradients: _Gradients, *, dtype: str = "float32", threads: int | None = None
     ) -> Moments:
         """The moments of the rows of a matrix; a `float32` state rounds float64."""
 
@@ -311,10 +313,10 @@ class Moments:
     ) -> Moments:
         """What `count`, `mean` and `squares` gave, both arrays in one precision."""
 
-    def update(self, parts: Sequence[_Gradients], *, threads: int = 1) -> None:
+    def update(self, parts: Sequence[_Gradients], *, threads: int | None = None) -> None:
         """Takes one gradient, given in consecutive parts of any shape and precision."""
 
-    def merge(self, other: Moments, *, threads: int = 1) -> None:
+    def merge(self, other: Moments, *, threads: int | None = None) -> None:
         """Takes in what another one of the same length and precision has seen."""
 
     def copy(self) -> Moments:
@@ -335,17 +337,17 @@ class Moments:
         """The sum of squared deviations of each coordinate from its mean."""
 
     def variance(
-        self, scale: float, *, threads: int = 1
+        self, scale: float, *, threads: int | None = None
     ) -> NDArray[np.float32] | NDArray[np.float64]:
         """`scale` times the variance of each coordinate, divisor `count` - 1.
 
         NaN below two gradients.
         """
 
-    def trace(self, scale: float, *, threads: int = 1) -> float:
+    def trace(self, scale: float, *, threads: int | None = None) -> float:
         """The sum of `variance(scale)`, added in double precision."""
 
-def squared_norm(parts: Sequence[_Gradients], *, threads: int = 1) -> float:
+def squared_norm(parts: Sequence[_Gradients], *, threads: int | None = None) -> float:
     """The squared norm of a gradient given in parts, taken in double precision."""
 
 @final
@@ -359,7 +361,7 @@ class GradientSum:
     def __new__(cls, length: int, *, dtype: str = "float32") -> GradientSum:
         """Nothing added yet."""
 
-    def add(self, parts: Sequence[_Gradients], *, threads: int = 1) -> float:
+    def add(self, parts: Sequence[_Gradients], *, threads: int | None = None) -> float:
         """Adds a gradient and returns its squared norm."""
 
     def reset(self) -> None:

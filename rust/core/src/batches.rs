@@ -9,6 +9,9 @@ use crate::{Error, Order};
 /// The furthest position of the stream.
 pub const MAX_POSITION: u64 = 1 << 63;
 
+/// The most threads: more than a machine has, and fewer than a system refuses.
+pub const MAX_THREADS: usize = 1024;
+
 /// What happens to a batch at a pass's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boundary {
@@ -89,8 +92,9 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// `order` is a name that [`Order::resolve`] takes. `threads` share the work of whole passes:
-    /// an exact order's shuffle and [`Batches::fill`]; what comes out is the same for any number.
+    /// `order` is a name that [`Order::resolve`] takes. `threads`, at most [`MAX_THREADS`], share the
+    /// work of whole passes: an exact order's shuffle and [`Batches::fill`]; what comes out is the
+    /// same for any number.
     pub fn new(
         num_samples: u64,
         seed: u64,
@@ -99,8 +103,8 @@ impl Batches {
         threads: usize,
     ) -> Result<Self, Error> {
         let order = Order::resolve(order, num_samples)?;
-        if threads == 0 {
-            return Err(Error::AtLeast { name: "threads", least: 1, got: 0 });
+        if threads == 0 || threads > MAX_THREADS {
+            return Err(Error::Threads { got: threads });
         }
         Ok(Self { num_samples, seed, order, boundary, threads, ready: Mutex::default() })
     }

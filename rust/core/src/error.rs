@@ -14,10 +14,10 @@ pub enum Error {
     )]
     TooManyForExact(u64),
     /// No order has this name.
-    #[error("order must be auto, exact, bijective or sequential, got {0:?}")]
+    #[error("order must be auto, exact, bijective or sequential, got {}", shown(.0))]
     UnknownOrder(String),
     /// No boundary has this name.
-    #[error("boundary must be keep, drop or wrap, got {0:?}")]
+    #[error("boundary must be keep, drop or wrap, got {}", shown(.0))]
     UnknownBoundary(String),
     /// A batch holds at least one sample and no more than there are.
     #[error("batch_size must be between 1 and {num_samples} (the number of samples), got {got}")]
@@ -79,6 +79,15 @@ pub enum Error {
          sample; order=\"bijective\" needs none"
     )]
     Memory(u64),
+    /// The system would not give a batch its memory.
+    #[error("batch_size must be small enough for memory: no room for a batch of {0} samples")]
+    BatchMemory(u64),
+    /// More threads than any machine has use for.
+    #[error("threads must be between 1 and {}, got {got}", crate::MAX_THREADS)]
+    Threads {
+        /// The number asked for.
+        got: usize,
+    },
     /// Gradients of one accumulator have one length.
     #[error("gradient must have {expected} coordinates, as those before it, got {got}")]
     Length {
@@ -88,7 +97,7 @@ pub enum Error {
         got: usize,
     },
     /// No state of this precision.
-    #[error("dtype must be float32 or float64, got {0:?}")]
+    #[error("dtype must be float32 or float64, got {}", shown(.0))]
     UnknownPrecision(String),
     /// Two states that do not add.
     #[error("other must be of the same dtype, got one in another precision")]
@@ -132,4 +141,27 @@ pub enum Error {
     /// The system would not give a state its memory.
     #[error("gradient must be small enough for memory: no room for a state of {0} coordinates")]
     GradientMemory(usize),
+}
+
+/// The most characters of a name that a message repeats.
+const LONGEST: usize = 60;
+
+/// A name in quotes, its end cut off if it is long.
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}...", &name[..end]),
+        None => format!("{name:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_where_a_character_ends() {
+        assert_eq!(shown("x"), "\"x\"");
+        let long = Error::UnknownOrder("\u{e4}".repeat(1_000_000)).to_string();
+        assert!(long.ends_with("\u{e4}\"...") && long.chars().count() < 200, "{long}");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::iter::zip;
 
+use crate::threads::for_each;
 use crate::{Error, Random};
 
 /// The least number of samples that is shuffled in buckets: below it, all of them stay in cache.
@@ -108,6 +109,7 @@ fn labels(length: usize, seed: u64, pass: u64, bits: u32, mut take: impl FnMut(u
 
 /// Shuffles each bucket by a stream of its own, so that any number of threads gives one order.
 fn shuffle_buckets(buffer: &mut [u32], lengths: &[usize], seed: u64, pass: u64, threads: usize) {
+    let length = buffer.len();
     let mut rest = buffer;
     let mut buckets = Vec::with_capacity(lengths.len());
     for (&length, stream) in zip(lengths, BUCKET_STREAMS..) {
@@ -115,18 +117,8 @@ fn shuffle_buckets(buffer: &mut [u32], lengths: &[usize], seed: u64, pass: u64, 
         buckets.push((bucket, stream));
         rest = after;
     }
-    let run = |buckets: &mut [(&mut [u32], u64)]| {
-        for (bucket, stream) in buckets {
-            shuffle(bucket, &mut Random::for_part(seed, pass, *stream));
-        }
-    };
-    let share = buckets.len().div_ceil(threads.max(1));
-    let (mine, others) = buckets.split_at_mut(share);
-    std::thread::scope(|scope| {
-        for theirs in others.chunks_mut(share) {
-            scope.spawn(|| run(theirs));
-        }
-        run(mine);
+    for_each(threads, length, buckets, |(bucket, stream)| {
+        shuffle(bucket, &mut Random::for_part(seed, pass, stream));
     });
 }
 

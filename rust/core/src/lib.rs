@@ -26,7 +26,7 @@ mod values;
 mod walk;
 
 pub use advance::advance;
-pub use batches::{Batches, Boundary, MAX_POSITION, share};
+pub use batches::{Batches, Boundary, MAX_POSITION, MAX_THREADS, share};
 pub use error::Error;
 pub use moments::Moments;
 pub use noise::Noise;

@@ -63,7 +63,7 @@ impl<T: Real> Moments<T> {
     pub fn update(&mut self, parts: &[Values<'_>], threads: usize) -> Result<(), Error> {
         let length = self.mean.len();
         check_length(length, parts)?;
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         let inverse = T::from_f64(1.0 / self.count as f64);
         let (mut mean, mut squares) = (&mut *self.mean, &mut *self.squares);
         let mut jobs = Vec::new();
@@ -106,7 +106,7 @@ impl<T: Real> Moments<T> {
                 || join(mine, theirs, share, weight),
             );
         });
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::iter::zip;
 use std::sync::Arc;
 
 use crate::bijection::{self, Bijection};
+use crate::threads::for_each;
 use crate::walk::Walk;
 use crate::{Error, exact};
 
@@ -135,15 +136,12 @@ impl Pass {
     /// The same by several threads, each with a long stretch of its own.
     pub(crate) fn read_by(&mut self, threads: usize, first: u64, samples: &mut [i64]) {
         let share = samples.len().div_ceil(threads.max(1)).max(LEAST_SHARE);
-        let (mine, others) = samples.split_at_mut(share.min(samples.len()));
-        std::thread::scope(|scope| {
-            let starts = (first + share as u64..).step_by(share);
-            for (theirs, start) in zip(others.chunks_mut(share), starts) {
-                let mut pass = self.clone();
-                scope.spawn(move || pass.read(start, theirs));
-            }
-            self.read(first, mine);
-        });
+        if samples.len() <= share {
+            return self.read(first, samples);
+        }
+        let length = samples.len();
+        let stretches = zip(samples.chunks_mut(share), (first..).step_by(share)).collect();
+        for_each(threads, length, stretches, |(samples, start)| self.clone().read(start, samples));
     }
 }
 

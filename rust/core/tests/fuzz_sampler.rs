@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use batchramp_core::{Batches, Boundary, Error, Run, advance, share};
+use batchramp_core::{Batches, Boundary, Error, MAX_THREADS, Run, advance, share};
 use bolero::{TypeGenerator, check};
 
 /// The most samples that a test's memory should hold in a batch.
@@ -17,7 +17,7 @@ struct Input {
     seed: u64,
     order: u8,
     boundary: u8,
-    threads: u8,
+    threads: Number,
     batches: Vec<Asked>,
 }
 
@@ -63,9 +63,9 @@ fn run(input: &Input) -> Result<(), Error> {
         _ => input.num_samples.get(),
     };
     let boundary = Boundary::resolve(boundary)?;
-    let threads = usize::from(input.threads % 4);
+    let threads = usize::try_from(input.threads.get()).unwrap_or(usize::MAX);
     let batches = Arc::new(Batches::new(num_samples, input.seed, order, boundary, threads)?);
-    assert!((1..=1 << 45).contains(&num_samples) && threads > 0);
+    assert!((1..=1 << 45).contains(&num_samples) && (1..=MAX_THREADS).contains(&threads));
     for asked in &input.batches {
         // An error ends this batch alone.
         let _ = deal(&batches, asked);

@@ -19,7 +19,33 @@ fn value_error(error: batchramp_core::Error) -> PyErr {
 fn unsigned(name: &str, value: &Bound<'_, PyAny>) -> PyResult<u64> {
     value.extract().map_err(|error: PyErr| {
         if error.is_instance_of::<PyOverflowError>(value.py()) {
-            PyValueError::new_err(format!("{name} must be between 0 and 2**64 - 1, got {value}"))
+            let rule = "must be between 0 and 2**64 - 1";
+            // One of thousands of digits has no text in Python, and a shorter one may fill pages.
+            let got = value.str().ok().map(|text| text.to_string());
+            let got = got.filter(|text| text.len() <= 60);
+            let got = got.unwrap_or_else(|| "one of very many digits".to_owned());
+            PyValueError::new_err(format!("{name} {rule}, got {got}"))
+        } else {
+            error
+        }
+    })
+}
+
+/// The same for a number of coordinates or threads.
+fn size(name: &str, value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    Ok(usize::try_from(unsigned(name, value)?).unwrap_or(usize::MAX))
+}
+
+/// The number of threads that may work, one unless it is said.
+fn thread_count(threads: Option<Bound<'_, PyAny>>) -> PyResult<usize> {
+    threads.map_or(Ok(1), |threads| size("threads", &threads))
+}
+
+/// A number of any kind; one too large for a double is a `ValueError` too.
+fn double(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    value.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(value.py()) {
+            PyValueError::new_err(format!("{name} must be a number that a double can hold"))
         } else {
             error
         }

@@ -11,8 +11,9 @@ use numpy::{
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
-use crate::{unsigned, value_error};
+use crate::{double, size, thread_count, unsigned, value_error};
 
 /// Numbers of gradients in an array of any shape, read in place.
 pub(crate) enum Array<'py> {
@@ -82,6 +83,9 @@ fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// `NumPy`'s own `zeros`, which says so where there is no memory; its crate's call panics.
+static ZEROS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
 /// An array of an accumulator's length, in memory of `NumPy`'s, and what fills it.
 fn filled<'py, T: Real + Element>(
     py: Python<'py>,
@@ -89,7 +93,8 @@ fn filled<'py, T: Real + Element>(
     fill: impl FnOnce(&core::Moments<T>, &mut [T]) -> Result<(), Error> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let length = py.detach(|| lock(moments).length());
-    let array = PyArray1::<T>::zeros(py, length, false);
+    let zeros = ZEROS.import(py, "numpy", "zeros")?;
+    let array = zeros.call1((length, T::get_dtype(py)))?.cast_into::<PyArray1<T>>()?;
     let mut writable = array.readwrite();
     let numbers = writable.as_slice_mut()?;
     py.detach(|| fill(&lock(moments), numbers)).map_err(value_error)?;
@@ -112,20 +117,22 @@ pub(crate) enum StateArray<'py> {
 impl Moments {
     #[new]
     #[pyo3(signature = (length, *, dtype="float32"))]
-    fn new(length: usize, dtype: &str) -> PyResult<Self> {
+    fn new(length: Bound<'_, PyAny>, dtype: &str) -> PyResult<Self> {
+        let length = size("length", &length)?;
         let single = || core::Moments::new(length).map(Mutex::new);
         let double = || core::Moments::new(length).map(Mutex::new);
         Precision::make(dtype, single, double).map(Self).map_err(value_error)
     }
 
     #[staticmethod]
-    #[pyo3(signature = (gradients, *, dtype="float32", threads=1))]
+    #[pyo3(signature = (gradients, *, dtype="float32", threads=None))]
     fn from_stacked(
         py: Python<'_>,
         gradients: Array<'_>,
         dtype: &str,
-        threads: usize,
+        threads: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let threads = thread_count(threads)?;
         let &[_, length] = gradients.shape() else {
             return Err(PyValueError::new_err(format!(
                 "gradients must have the shape (K, P), got {:?}",
@@ -159,15 +166,27 @@ impl Moments {
         .map_err(value_error)
     }
 
-    #[pyo3(signature = (parts, *, threads=1))]
-    fn update(&self, py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<()> {
+    #[pyo3(signature = (parts, *, threads=None))]
+    fn update(
+        &self,
+        py: Python<'_>,
+        parts: Parts<'_>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let threads = thread_count(threads)?;
         let values = values(&parts)?;
         py.detach(|| in_either!(&self.0, state => lock(state).update(&values, threads)))
             .map_err(value_error)
     }
 
-    #[pyo3(signature = (other, *, threads=1))]
-    fn merge(&self, py: Python<'_>, other: &Self, threads: usize) -> PyResult<()> {
+    #[pyo3(signature = (other, *, threads=None))]
+    fn merge(
+        &self,
+        py: Python<'_>,
+        other: &Self,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let threads = thread_count(threads)?;
         // From a copy, so that two locks are never held at once: other may be this very object.
         py.detach(|| match (&self.0, &other.0) {
             (Precision::Single(ours), Precision::Single(theirs)) => {
@@ -220,28 +239,40 @@ impl Moments {
         }))
     }
 
-    #[pyo3(signature = (scale, *, threads=1))]
+    #[pyo3(signature = (scale, *, threads=None))]
     fn variance<'py>(
         &self,
         py: Python<'py>,
-        scale: f64,
-        threads: usize,
+        scale: Bound<'py, PyAny>,
+        threads: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let (scale, threads) = (double("scale", &scale)?, thread_count(threads)?);
         in_either!(&self.0, state => filled(py, state, |moments, variance| {
             moments.variance(scale, variance, threads)
         }))
     }
 
-    #[pyo3(signature = (scale, *, threads=1))]
-    fn trace(&self, py: Python<'_>, scale: f64, threads: usize) -> f64 {
-        py.detach(|| in_either!(&self.0, state => lock(state).trace(scale, threads)))
+    #[pyo3(signature = (scale, *, threads=None))]
+    fn trace(
+        &self,
+        py: Python<'_>,
+        scale: Bound<'_, PyAny>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<f64> {
+        let (scale, threads) = (double("scale", &scale)?, thread_count(threads)?);
+        Ok(py.detach(|| in_either!(&self.0, state => lock(state).trace(scale, threads))))
     }
 }
 
 /// The squared norm of a gradient.
 #[pyfunction]
-#[pyo3(signature = (parts, *, threads=1))]
-pub(crate) fn squared_norm(py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<f64> {
+#[pyo3(signature = (parts, *, threads=None))]
+pub(crate) fn squared_norm(
+    py: Python<'_>,
+    parts: Parts<'_>,
+    threads: Option<Bound<'_, PyAny>>,
+) -> PyResult<f64> {
+    let threads = thread_count(threads)?;
     let values = values(&parts)?;
     Ok(py.detach(|| core::squared_norm(&values, threads)))
 }
@@ -254,14 +285,21 @@ pub(crate) struct GradientSum(Turns<core::GradientSum<f32>, core::GradientSum<f6
 impl GradientSum {
     #[new]
     #[pyo3(signature = (length, *, dtype="float32"))]
-    fn new(length: usize, dtype: &str) -> PyResult<Self> {
+    fn new(length: Bound<'_, PyAny>, dtype: &str) -> PyResult<Self> {
+        let length = size("length", &length)?;
         let single = || core::GradientSum::new(length).map(Mutex::new);
         let double = || core::GradientSum::new(length).map(Mutex::new);
         Precision::make(dtype, single, double).map(Self).map_err(value_error)
     }
 
-    #[pyo3(signature = (parts, *, threads=1))]
-    fn add(&self, py: Python<'_>, parts: Parts<'_>, threads: usize) -> PyResult<f64> {
+    #[pyo3(signature = (parts, *, threads=None))]
+    fn add(
+        &self,
+        py: Python<'_>,
+        parts: Parts<'_>,
+        threads: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<f64> {
+        let threads = thread_count(threads)?;
         let values = values(&parts)?;
         py.detach(|| in_either!(&self.0, state => lock(state).add(&values, threads)))
             .map_err(value_error)

@@ -1,8 +1,10 @@
 //! Runs of batches: what an iterator hands out, and into what.
 
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
+use batchramp_core::Error;
 use numpy::{PyArray1, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -87,17 +89,23 @@ impl Run {
 impl Run {
     /// The run `inner`, put into what the caller says.
     pub(crate) fn new(inner: batchramp_core::Run, into: Into<'_>) -> PyResult<Self> {
+        // The first rank's share is the longest: no batch is drawn and then found too long.
+        let longest = batchramp_core::share(inner.batch_size(), 0, inner.world_size());
+        let longest = longest.map_err(value_error)?.end;
         let output = match into {
-            Into::Name(name) if name == "list" => Output::List,
-            Into::Name(name) if name == "numpy" => Output::NumPy,
+            Into::Name(name) if name == "list" => {
+                check_memory(longest, SAMPLE + LIST_ENTRY)?;
+                Output::List
+            }
+            Into::Name(name) if name == "numpy" => {
+                check_memory(longest, 2 * SAMPLE)?;
+                Output::NumPy
+            }
             Into::Name(name) => {
                 let message = format!("output must be list or numpy, got {name:?}");
                 return Err(PyValueError::new_err(message));
             }
             Into::Array(array) => {
-                // The first rank's share is the longest: no batch is drawn and then found too long.
-                let longest = batchramp_core::share(inner.batch_size(), 0, inner.world_size());
-                let longest = longest.map_err(value_error)?.end;
                 room("out", writable("out", &array)?.as_slice_mut()?, longest)?;
                 Output::Filled(array.unbind())
             }
@@ -110,6 +118,27 @@ impl Run {
     fn alone(&self) -> PyResult<MutexGuard<'_, Drawing>> {
         alone(&self.drawing)
     }
+}
+
+/// Bytes of a sample in a batch as it is read.
+const SAMPLE: usize = 8;
+/// Bytes of a sample in a list: the place, and an integer of Python's.
+const LIST_ENTRY: usize = 8 + 32;
+/// Batches of fewer samples have memory enough, and are not asked about.
+const FEW: usize = 1 << 20;
+
+/// Refuses batches that the system has no memory for: Python's own call for a list would panic.
+fn check_memory(length: u64, bytes: usize) -> PyResult<()> {
+    let refused = || value_error(Error::BatchMemory(length));
+    let held = usize::try_from(length).map_err(|_| refused())?;
+    if held <= FEW {
+        return Ok(());
+    }
+    let size = held.checked_mul(bytes).ok_or_else(refused)?;
+    let mut memory = Vec::<u8>::new();
+    memory.try_reserve_exact(size).map_err(|_| refused())?;
+    black_box(memory); // or the compiler would leave out what nobody uses
+    Ok(())
 }
 
 /// Refuses a second thread: which batch would be whose would be left to chance.
@@ -187,8 +216,11 @@ pub(crate) fn read(
     positions: &Range<u64>,
     samples: &mut Vec<i64>,
 ) -> PyResult<()> {
-    let length = usize::try_from(positions.end - positions.start).unwrap_or(usize::MAX);
-    samples.resize(length, 0);
+    let length = positions.end - positions.start;
+    let held = usize::try_from(length).unwrap_or(usize::MAX);
+    let more = held.saturating_sub(samples.len());
+    samples.try_reserve_exact(more).map_err(|_| value_error(Error::BatchMemory(length)))?;
+    samples.resize(held, 0);
     fill(py, batches, positions.start, samples)
 }
 

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::runs::{Into, Run, read, writable};
-use crate::{unsigned, value_error};
+use crate::{thread_count, unsigned, value_error};
 
 /// A 64-bit key for one purpose of a seed.
 #[pyfunction]
@@ -74,8 +74,7 @@ impl Batches {
     ) -> PyResult<Self> {
         let num_samples = unsigned("num_samples", &num_samples)?;
         let seed = seed.map_or(Ok(0), |seed| unsigned("seed", &seed))?;
-        let threads = threads.map_or(Ok(1), |threads| unsigned("threads", &threads))?;
-        let threads = usize::try_from(threads).unwrap_or(usize::MAX);
+        let threads = thread_count(threads)?;
         let inner = Boundary::resolve(boundary)
             .and_then(|boundary| {
                 batchramp_core::Batches::new(num_samples, seed, order, boundary, threads)
