@@ -15,20 +15,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from batchramp.workloads.checking import (
+    check_factory,
+    check_function,
+    check_per_sample,
+    check_tensor,
+)
+
 
 @dataclass(frozen=True)
 class Split:
     """Samples and what they should give.
 
     Attributes:
-        inputs: Shape (samples, ...), any dtype that the model takes.
-        targets: Shape (samples, ...), as the loss and the metric take them.
+        inputs: Shape (samples, ...), any dtype that the model takes; dense, without a
+            gradient.
+        targets: Shape (samples, ...), as the loss and the metric take them; likewise.
+
+    Raises:
+        ValueError: Either is no such tensor, or they differ in length or are empty.
     """
 
     inputs: Tensor
     targets: Tensor
 
     def __post_init__(self) -> None:
+        check_tensor("inputs", self.inputs)
+        check_tensor("targets", self.targets)
         if len(self.inputs) != len(self.targets) or len(self.inputs) == 0:
             raise ValueError(
                 "inputs and targets of a split must have the same length, at least 1, "
@@ -45,22 +58,46 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """The training and the test samples of one trial."""
+    """The training and the test samples of one trial.
+
+    Raises:
+        ValueError: Either is no `Split`.
+    """
 
     train: Split
     test: Split
+
+    def __post_init__(self) -> None:
+        for name, split in (("train", self.train), ("test", self.test)):
+            if not isinstance(split, Split):
+                raise ValueError(
+                    f"{name} of Data must be a Split, got {type(split).__name__}: write "
+                    f"{name}=Split(inputs, targets)"
+                )
 
     def to(self, device: torch.device) -> Data:
         """Return both splits on a device."""
         return Data(self.train.to(device), self.test.to(device))
 
     def digest(self) -> str:
-        """Hash every byte of the data; part of a trial's identity."""
+        """Hash every byte of the data; part of a trial's identity.
+
+        Raises:
+            ValueError: A tensor is not on the CPU.
+        """
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
-            for tensor in (split.inputs, split.targets):
+        for name, split in (("train", self.train), ("test", self.test)):
+            for part, tensor in (("inputs", split.inputs), ("targets", split.targets)):
+                if tensor.device.type != "cpu":
+                    raise ValueError(
+                        f"{name} {part} must be loaded on the CPU, got "
+                        f"{tensor.device}: write .cpu() (a trial moves its data to the "
+                        "device it trains on)"
+                    )
                 digest.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-                digest.update(tensor.contiguous().numpy().data)
+                # As bytes, for NumPy knows not every dtype.
+                flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1)
+                digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 
@@ -89,6 +126,10 @@ class Workload:
         metric: `(outputs, targets) -> (batch,)`, one score a sample; its mean over the
             test set is the column `metric`.
         targets: Targets for those who name none, such as `"metric >= 0.9"`.
+
+    Raises:
+        ValueError: The name is empty, `targets` no tuple of strings, or a function
+            cannot be called so or is known to give something else.
     """
 
     name: str
@@ -97,3 +138,27 @@ class Workload:
     loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy
     metric: Callable[[Tensor, Tensor], Tensor] = accuracy
     targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"name of a workload must be a text, got {self.name!r}")
+        if isinstance(self.targets, str):
+            raise ValueError(
+                f"targets of workload {self.name!r} must be a tuple, got a text: write "
+                f"targets=({self.targets!r},)"
+            )
+        if not all(isinstance(target, str) for target in self.targets):
+            raise ValueError(
+                f"targets of workload {self.name!r} must be a tuple of texts such as "
+                f"'metric >= 0.9', got {self.targets!r}"
+            )
+
+        def called(field: str) -> str:
+            return f"{field} of workload {self.name!r}"
+
+        check_factory(called("model"), self.model)
+        check_function(called("load"), self.load, ("data_dir", "seed"))
+        check_function(called("model"), self.model, ())
+        for field, value in (("loss", self.loss), ("metric", self.metric)):
+            check_per_sample(called(field), value)
+            check_function(called(field), value, ("outputs", "targets"))
