@@ -12,6 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from batchramp.values import shown
+
+LONGEST_NAME = 100
+"""The longest name that is compared with those that exist."""
+
+MOST_LISTED = 50
+"""The most names that exist that an error lists."""
+
 
 def suggest(kind: str, name: str, known: Iterable[str]) -> str:
     """Return the message for an unknown name: the nearest known ones, or all of them.
@@ -22,13 +30,16 @@ def suggest(kind: str, name: str, known: Iterable[str]) -> str:
         known: The names that exist.
     """
     known = sorted(known)
-    nearest = difflib.get_close_matches(name, known, n=3)
-    hint = (
-        f"did you mean {' or '.join(nearest)}?"
-        if nearest
-        else f"there are {', '.join(known) or 'none'}"
-    )
-    return f"unknown {kind} {name!r}: {hint}"
+    nearest: list[str] = []
+    if len(name) <= LONGEST_NAME:  # the time of a comparison grows with its square
+        nearest = difflib.get_close_matches(name, known, n=3)
+    if nearest:
+        hint = f"did you mean {' or '.join(nearest)}?"
+    else:
+        listed = ", ".join(known[:MOST_LISTED]) or "none"
+        more = len(known) - MOST_LISTED
+        hint = f"there are {listed}{f' and {more} more' if more > 0 else ''}"
+    return f"unknown {kind} {shown(name)}: {hint}"
 
 
 @cache
