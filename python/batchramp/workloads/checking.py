@@ -112,5 +112,22 @@ def check_factory(name: str, value: object) -> None:
         )
 
 
+def check_texts(name: str, value: object) -> None:
+    """Refuse what is no tuple of texts.
+
+    Raises:
+        ValueError: It is one text, no tuple or list, or holds something else.
+    """
+    if isinstance(value, str):
+        raise ValueError(
+            f"{name} must be a tuple, got a text: write targets=({value!r},)"
+        )
+    texts = isinstance(value, tuple | list) and all(isinstance(v, str) for v in value)
+    if not texts:
+        raise ValueError(
+            f"{name} must be a tuple of texts such as 'metric >= 0.9', got {value!r}"
+        )
+
+
 def _article(noun: str) -> str:
     return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"

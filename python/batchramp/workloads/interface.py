@@ -20,6 +20,7 @@ from batchramp.workloads.checking import (
     check_function,
     check_per_sample,
     check_tensor,
+    check_texts,
 )
 
 
@@ -142,20 +143,11 @@ class Workload:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
             raise ValueError(f"name of a workload must be a text, got {self.name!r}")
-        if isinstance(self.targets, str):
-            raise ValueError(
-                f"targets of workload {self.name!r} must be a tuple, got a text: write "
-                f"targets=({self.targets!r},)"
-            )
-        if not all(isinstance(target, str) for target in self.targets):
-            raise ValueError(
-                f"targets of workload {self.name!r} must be a tuple of texts such as "
-                f"'metric >= 0.9', got {self.targets!r}"
-            )
 
         def called(field: str) -> str:
             return f"{field} of workload {self.name!r}"
 
+        check_texts(called("targets"), self.targets)
         check_factory(called("model"), self.model)
         check_function(called("load"), self.load, ("data_dir", "seed"))
         check_function(called("model"), self.model, ())
