@@ -26,7 +26,8 @@ import tomli_w
 
 from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results, read_results
-from batchramp.benchmark.runner import Monitor, make_race
+from batchramp.benchmark.monitor import Monitor
+from batchramp.benchmark.runner import make_race
 from batchramp.benchmark.suite import Entry, Panel, Search, Suite
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,8 @@ from polars.testing import assert_frame_equal
 import batchramp
 from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results, read_results
-from batchramp.benchmark.runner import Monitor, make_race
+from batchramp.benchmark.monitor import Monitor
+from batchramp.benchmark.runner import make_race
 from batchramp.benchmark.suite import parse_suite
 from batchramp.benchmark.tables import budget_table, race_table
 

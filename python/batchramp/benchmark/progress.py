@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from batchramp.benchmark.runner import Monitor, Outcome
+from batchramp.benchmark.monitor import Monitor, Outcome
 from batchramp.training.trial import Row
 
 LINE_EVERY_SECONDS = 10.0

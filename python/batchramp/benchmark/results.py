@@ -1,15 +1,13 @@
-"""A results folder: `suite.toml` and one Parquet file a trial, written atomically.
+"""A results folder: `suite.toml` and one Parquet file a trial.
 
 Reads and writes files and Polars frames only; needs no torch.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,38 +15,14 @@ from typing import Any
 import polars as pl
 import tomli_w
 
-FORMAT = 2
-"""Version of the folder's layout; another one is refused, not guessed at."""
-
-COLUMNS: dict[str, type[pl.DataType]] = {
-    "workload": pl.String,
-    "seed": pl.Int64,
-    "status": pl.String,
-    "updates": pl.Int64,
-    "samples": pl.Int64,
-    "position": pl.Int64,
-    "epoch": pl.Float64,
-    "train_seconds": pl.Float64,
-    "total_seconds": pl.Float64,
-    "evaluation_seconds": pl.Float64,
-    "compile_seconds": pl.Float64,
-    "batch_size": pl.Int64,
-    "lr": pl.Float64,
-    "momentum": pl.Float64,
-    "train_loss": pl.Float64,
-    "full_train_loss": pl.Float64,
-    "metric": pl.Float64,
-    "gradient_norm": pl.Float64,
-    "variance": pl.Float64,
-    "noise_scale": pl.Float64,
-    "sharpness": pl.Float64,
-    "sharpness_residual": pl.Float64,
-    "batch_variance": pl.Float64,
-    "batch_bias": pl.Float64,
-}
-"""Columns of a trial's file; `training.trial.Row` says what each means. `trial`,
-`panel` and `schedule` (the label) are joined from `suite.toml` on reading, so that a
-relabelled suite needs no new run."""
+from batchramp.benchmark.trial_files import (
+    COLUMNS,
+    FORMAT,
+    canonical,
+    read_trial,
+    trial_file,
+    write_whole,
+)
 
 ENTRY_COLUMNS: dict[str, Any] = {
     "panel": pl.Int64,
@@ -63,6 +37,10 @@ ENTRY_COLUMNS: dict[str, Any] = {
 }
 
 
+class DamagedSuiteError(ValueError):
+    """`suite.toml` of a results folder is not what was written."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """Every trial of one run folder.
@@ -73,122 +51,119 @@ class Results:
         entries: One row per entry of the suite: `panel`, `schedule` (label),
             `schedule_name`, `baseline` (label), `tuning`, `planned_updates` (null:
             adaptive), `first_change` (first position where batch size or stepped rate
-            changes; null: never), `targets`, `seeds` (as asked).
+            changes; null: never), `targets`, `seeds` (asked for, or there).
         suite: `suite.toml`, as resolved.
-        metadata: Each trial's identity, environment and error, by trial id.
+        metadata: Each trial's `status`, `error`, `traceback`, `notes`, `identity` and
+            `environment`, by trial id.
+        others: Trial files in the folder that belong to no current entry.
     """
 
     rows: pl.DataFrame
     entries: pl.DataFrame
     suite: dict[str, Any]
     metadata: dict[str, dict[str, Any]]
-
-
-def trial_file(folder: Path, trial_id: str) -> Path:
-    """Return the path of a trial's results."""
-    return folder / "trials" / f"{trial_id}.parquet"
-
-
-def write_trial(
-    folder: Path,
-    trial_id: str,
-    rows: Iterable[Mapping[str, Any]],
-    metadata: Mapping[str, Any],
-) -> None:
-    """Write one trial's rows, `COLUMNS` each, and its metadata, all or nothing."""
-    frame = pl.DataFrame(list(rows), schema=COLUMNS)
-    path = trial_file(folder, trial_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as temporary:
-        frame.write_parquet(temporary, metadata={"batchramp": json.dumps(metadata)})
-
-
-def read_status(folder: Path, trial_id: str) -> str | None:
-    """Return how a recorded trial ended; None if it is absent or cannot be read."""
-    path = trial_file(folder, trial_id)
-    if not path.is_file():
-        return None
-    try:
-        _, metadata = _read_trial(path)
-    except ValueError:
-        return None
-    return str(metadata["status"])
+    others: int = 0
 
 
 def write_suite(folder: Path, table: Mapping[str, Any]) -> None:
-    """Write `suite.toml` atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with _replacing(folder / "suite.toml") as temporary:
-        text = tomli_w.dumps({"format": FORMAT, **table})
-        temporary.write_text(text, encoding="utf-8")
+    """Write `suite.toml`, all or nothing, with its checksum.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    held = {"format": FORMAT, **table}
+    held["checksum"] = _checksum(held)
+    write_whole(folder / "suite.toml", tomli_w.dumps(held).encode())
 
 
 def read_suite(folder: Path) -> dict[str, Any]:
     """Return the resolved suite of a results folder.
 
     Raises:
+        DamagedSuiteError: Its `suite.toml` is not what was written.
         ValueError: The folder is no results folder, or of another format.
+        OSError: It cannot be read.
     """
     path = folder / "suite.toml"
     if not path.is_file():
         raise ValueError(f"{folder} must be a results folder, and holds no suite.toml")
     try:
-        suite = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if suite.get("format") != FORMAT:
+        content = path.read_bytes()
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror or error}") from error
+    try:
+        suite = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise DamagedSuiteError(_damaged(path)) from error
+    written = suite.pop("checksum", None)
+    if isinstance(suite.get("format"), int) and suite["format"] != FORMAT:
         raise ValueError(
             f"{folder} must be of results format {FORMAT}, got "
-            f"{suite.get('format')} (written by batchramp "
+            f"{suite['format']} (written by batchramp "
             f"{suite.get('batchramp', 'of an unknown version')}): read it with that "
-            "version, or run the suite into another folder"
+            "version, or run the suite into another folder, with --out"
         )
-    missing = {"name", "question", "panel", "trial"} - suite.keys()
-    if missing:
-        raise ValueError(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    if written != _checksum(suite):
+        raise DamagedSuiteError(_damaged(path))
     return suite
 
 
 def read_results(folder: str | Path) -> Results:
     """Read a results folder; only trials of its current suite count.
 
+    Each file is verified: its checksum, and that it is the trial its name says.
+
     Args:
-        folder: What `batchramp run` wrote into.
+        folder: What `batchramp run` wrote into; `~` is the home directory.
 
     Raises:
         ValueError: It is no results folder, is of another format, or a file in it is
             damaged.
+        OSError: A file in it cannot be read.
     """
-    folder = Path(folder)
-    suite = read_suite(folder)
-    try:
-        entries = _entries(suite)
-        trials = [(trial["id"], trial["label"]) for trial in suite["trial"]]
-    except (KeyError, TypeError) as error:
-        path = folder / "suite.toml"
-        raise ValueError(f"{path} is damaged: it lacks {error}") from error
+    folder = Path(folder).expanduser()
+    return results_of(folder, read_suite(folder))
+
+
+def results_of(folder: Path, suite: dict[str, Any]) -> Results:
+    """Read those trials of a folder that a resolved suite names; see `read_results`."""
+    entries = _entries(suite)
     frames, metadata = [], {}
-    for trial_id, label in trials:
-        path = trial_file(folder, trial_id)
-        if not path.is_file():
+    for trial in suite["trial"]:
+        path = trial_file(folder, trial["id"])
+        if not path.exists():
             continue
-        frame, metadata[trial_id] = _read_trial(path)
+        stored = read_trial(path)
+        metadata[trial["id"]] = stored.metadata
         frames.append(
-            frame.with_columns(trial=pl.lit(trial_id), schedule=pl.lit(label))
+            stored.rows.with_columns(
+                trial=pl.lit(trial["id"]), schedule=pl.lit(trial["label"])
+            )
         )
     empty = pl.DataFrame(schema={**COLUMNS, "trial": pl.String, "schedule": pl.String})
     rows = pl.concat([empty, *frames], how="vertical")
     rows = rows.join(entries.select("schedule", "panel"), on="schedule", how="left")
     first = ["trial", "workload", "panel", "schedule"]
+    named = {trial["id"] for trial in suite["trial"]}
     return Results(
         rows=rows.select(*first, pl.exclude(first)),
         entries=entries,
         suite=suite,
         metadata=metadata,
+        others=len(trial_ids(folder) - named),
     )
 
 
+def trial_ids(folder: Path) -> set[str]:
+    """Return the ids of all trial files in a results folder."""
+    trials = folder / "trials"
+    if not trials.is_dir():
+        return set()
+    return {path.stem for path in trials.iterdir() if path.suffix == ".parquet"}
+
+
 def _entries(suite: Mapping[str, Any]) -> pl.DataFrame:
+    seeds = max(suite["seeds"], len({trial["seed"] for trial in suite["trial"]}))
     entries = [
         {
             "panel": number,
@@ -199,7 +174,7 @@ def _entries(suite: Mapping[str, Any]) -> pl.DataFrame:
             "planned_updates": entry.get("planned_updates"),
             "first_change": entry.get("first_change"),
             "targets": panel["targets"],
-            "seeds": suite["seeds"],
+            "seeds": seeds,
         }
         for number, panel in enumerate(suite["panel"])
         for entry in panel["entry"]
@@ -207,40 +182,12 @@ def _entries(suite: Mapping[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(entries, schema=ENTRY_COLUMNS)
 
 
-def _read_trial(path: Path) -> tuple[pl.DataFrame, dict[str, Any]]:
-    """Read all of a trial's file: the footer of a damaged one may still be whole."""
-    try:
-        frame = pl.read_parquet(path)
-        metadata = json.loads(pl.read_parquet_metadata(path)["batchramp"])
-        whole = frame.schema == COLUMNS and "status" in metadata
-    except _UNREADABLE as error:
-        raise ValueError(_damaged(path)) from error
-    if not whole:
-        raise ValueError(_damaged(path))
-    return frame, metadata
-
-
-_UNREADABLE = (
-    pl.exceptions.PolarsError,
-    pl.exceptions.PanicException,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-)
-"""What reading a file that does not hold what was written may raise."""
+def _checksum(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(table)).hexdigest()
 
 
 def _damaged(path: Path) -> str:
-    return f"{path} is damaged: run the suite again, and only this trial is redone"
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place once all is written."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return (
+        f"{path} is damaged: run the suite again into this folder; its trials are kept, "
+        "and it is written anew"
+    )

@@ -1,15 +1,16 @@
 """The named schedules, and a user's own."""
 
+import copy
 import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from batchramp.names import find_entry_point, load_from_file, suggest
+from batchramp.names import find_entry_point, suggest
 from batchramp.schedules import adaptive, baselines, smith, umeda
 from batchramp.schedules.interface import Schedule, check_schedule
+from batchramp.user_code.loading import UserCode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,26 +132,28 @@ def make(name: str, /, **parameters: Any) -> Schedule:
     return _call(name, named(name).factory, parameters)
 
 
-def load(spec: str, relative_to: Path | None = None, /, **parameters: Any) -> Schedule:
-    """Returns a schedule of a user's own.
+def load(spec: str, code: UserCode | None = None, /, **parameters: Any) -> Schedule:
+    """Returns a schedule of a user's own, a new one at each call.
 
     Args:
         spec: `file.py:name`, where the name is a class or a factory, called with the
             parameters, or a `Schedule` itself, which takes none.
-        relative_to: The folder of a relative file; None is the current one.
+        code: The files of a run; None reads them now, from the current folder.
         **parameters: Keyword arguments of the class or factory.
 
     Raises:
         ValueError: If the file, the name or a parameter is unknown, the call fails, or
             it returns no `Schedule`.
     """
-    return _own(spec, load_from_file(spec, relative_to), parameters)
+    code = code or UserCode()
+    with code.importable():
+        return _own(spec, code.load(spec), parameters)
 
 
 def _own(spec: str, found: object, parameters: dict[str, Any]) -> Schedule:
     """Makes a schedule from what a user's name stands for."""
     if isinstance(found, Schedule):
-        schedule = found
+        schedule = copy.deepcopy(found)  # what one trial counts, no other may find
         if parameters:
             raise ValueError(
                 f"{spec} must be a class or factory to take parameters, got the "

@@ -109,9 +109,13 @@ class Record:
             the cadence, one at the end.
         status: `finished`, `diverged` (its loss was not finite at a look, and it ended
             there) or `failed` (an error stopped it; the next run tries it again).
-        error: What stopped a failed trial.
+        error: What stopped a failed trial, in one line.
+        traceback: Its whole traceback.
+        notes: What else happened, such as a measure that failed and left its column.
     """
 
     rows: tuple[Row, ...]
     status: Status
     error: str | None = None
+    traceback: str | None = None
+    notes: tuple[str, ...] = ()

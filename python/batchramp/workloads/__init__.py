@@ -6,10 +6,10 @@ What needs torch is imported on first use, so that naming the workloads does not
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchramp.names import find_entry_point, load_from_file, suggest
+from batchramp.names import find_entry_point, suggest
+from batchramp.user_code.loading import UserCode
 
 if TYPE_CHECKING:
     from batchramp.workloads.interface import (
@@ -43,14 +43,13 @@ BUILT_IN = {
 that name is the workload."""
 
 
-def find_workload(name: str, relative_to: Path | None = None) -> Workload:
+def find_workload(name: str, code: UserCode | None = None) -> Workload:
     """Return a built-in workload, or a user's own by `file.py:name` or entry point.
 
     Args:
         name: A built-in name, a Python file and the name of a `Workload` in it, or the
             name of an entry point.
-        relative_to: The folder that a relative file is looked up in; None is the
-            current one.
+        code: The files of a run; None reads them now, from the current folder.
 
     Raises:
         ValueError: There is no such workload, or what the file defines is not one.
@@ -58,7 +57,9 @@ def find_workload(name: str, relative_to: Path | None = None) -> Workload:
     from batchramp.workloads.interface import Workload
 
     if ":" in name:
-        found = load_from_file(name, relative_to)
+        code = code or UserCode()
+        with code.importable():
+            found = code.load(name)
     elif name in BUILT_IN:
         found = import_module(f"batchramp.workloads.{name}").WORKLOAD
     elif point := find_entry_point(ENTRY_POINTS, name):
