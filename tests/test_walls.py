@@ -34,6 +34,7 @@ BELOW = {
     "benchmark": VALUES | {"sampler", "gradient_variance", "training"},
     "pytest_plugin": VALUES | {"training", "benchmark"},
     "cli": VALUES | {"training", "benchmark"},
+    "__main__": {"cli"},
 }
 
 FRAMES_ONLY = (
