@@ -38,12 +38,15 @@ BELOW = {
 }
 
 FRAMES_ONLY = (
+    "errors",
     "measured",
+    "notes",
     "passages",
     "results",
     "statistics",
     "tables",
     "targets",
+    "trial_files",
 )
 
 

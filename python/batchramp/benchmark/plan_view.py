@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from batchramp.benchmark.terminal import shown
 from batchramp.schedules import Plan
 
 
@@ -38,4 +39,4 @@ def render_plan(plan: Plan) -> RenderableType:
         f"boundary {horizon.boundary}"
     )
     total = f"{plan.updates:,} updates, {plan.samples:,} samples"
-    return Group(Text(title, style="bold"), table, Text(total, style="bold"))
+    return Group(shown(title, style="bold"), table, Text(total, style="bold"))

@@ -9,8 +9,10 @@ import polars as pl
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from batchramp.benchmark.errors import TrialError, listed, seeds_told, trial_errors
 from batchramp.benchmark.measured import batch_mean_table, measured_table
 from batchramp.benchmark.measured_sheets import measured_sheets
+from batchramp.benchmark.notes import run_notes
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheet_table import sheet_table
 from batchramp.benchmark.sheets import panel_sheets, panel_title
@@ -20,6 +22,10 @@ from batchramp.benchmark.tables import (
     missing_baselines,
     race_table,
 )
+from batchramp.benchmark.terminal import shown
+
+MOST_ERRORS = 8
+"""Distinct errors that a terminal lists; the page and JSON have all."""
 
 _ABOUT = (
     "A target is reached at the first of two consecutive looks at it; a finished or "
@@ -31,26 +37,59 @@ _ABOUT = (
 def render(results: Results) -> RenderableType:
     """A run's tables for a terminal: per panel, to each target, at the budget, measures.
 
-    Fits 80 columns; `rich.print` or a `Console` draws it.
+    Before them what must be taken care of. Fits 80 columns; `rich.print` or a `Console`
+    draws it.
     """
     parts: list[RenderableType] = []
+    for note in run_notes(results):
+        parts += [Text(), _care(note)]
     for panel in panel_sheets(results):
         if panel.title:
-            parts.append(Text(f"\n{panel.title}", style="bold"))
+            parts += [Text(), shown(panel.title, style="bold")]
         for note in missing_baselines(results, panel.panel):
-            parts += [Text(), Text(f"Take care: {note}", style="yellow")]
+            parts += [Text(), _care(note)]
         measured = measured_sheets(results, panel.panel)
         for sheet in (*panel.races, panel.budget, panel.cost, *measured):
             parts += [Text(), sheet_table(sheet)]
     return Group(*parts, Text(), Text(_ABOUT, style="dim"))
 
 
+def render_errors(results: Results) -> RenderableType | None:
+    """Why trials failed, each distinct error once, for a terminal; None if none did."""
+    errors = trial_errors(results)
+    if not errors:
+        return None
+    failed = sum(error.trials for error in errors)
+    parts = [
+        line
+        for error in errors[:MOST_ERRORS]
+        for line in (
+            shown(f"{error.error}", style="red"),
+            Text("  ") + shown(error_place(error), style="dim"),
+        )
+    ]
+    if len(errors) > MOST_ERRORS:
+        more = len(errors) - MOST_ERRORS
+        parts.append(shown(f"and {more} more: report --html or --json shows all"))
+    title = "1 trial failed:" if failed == 1 else f"{failed} trials failed:"
+    return Group(shown(title, style="bold"), *parts)
+
+
+def error_place(error: TrialError) -> str:
+    """Which trials met an error: `3 trials: cosine 32, seeds 0 to 2`."""
+    number = "1 trial" if error.trials == 1 else f"{error.trials} trials"
+    where = [f"{label}, {seeds_told(seeds)}" for label, seeds in error.where]
+    return f"{number}: {listed(where)}"
+
+
 def to_json(results: Results) -> dict[str, Any]:
     """A run's tables as values that `json.dumps` takes with `allow_nan=False`.
 
     Returns:
-        `suite` and `workload` names, and `panels`, each with its number `panel` (from
-        0), `title`, and the rows of `tables.race_table` (`race`), `tables.budget_table`
+        `suite` and `workload` names, `notes` (sentences of what to take care of),
+        `errors` (`error`, `traceback`, `trials`, `where`: a list of `schedule` and
+        `seeds`), and `panels`, each with its number `panel` (from 0), `title`, and the
+        rows of `tables.race_table` (`race`), `tables.budget_table`
         (`budget`), `tables.control_table` (`control`), `measured.measured_table`
         (`measured`) and `measured.batch_mean_table` (`batch_mean`). An infinity becomes
         null: `reached` of `trials` says how many trials got there.
@@ -66,6 +105,8 @@ def to_json(results: Results) -> dict[str, Any]:
     return {
         "suite": results.suite.get("name"),
         "workload": results.suite.get("workload"),
+        "notes": list(run_notes(results)),
+        "errors": [error.to_dict() for error in trial_errors(results)],
         "panels": [
             {
                 "panel": panel,
@@ -75,6 +116,10 @@ def to_json(results: Results) -> dict[str, Any]:
             for panel in panels
         ],
     }
+
+
+def _care(note: str) -> Text:
+    return shown(f"Take care: {note}", style="yellow")
 
 
 def _records(table: pl.DataFrame, panel: int) -> list[dict[str, Any]]:

@@ -8,14 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from batchramp.benchmark.sheets import Cell, Sheet
+from batchramp.benchmark.terminal import shown
 
 
 def sheet_table(sheet: Sheet, name_width: int = 14) -> Table:
     """Draw a sheet, its first column at least `name_width` wide where it needs that."""
     table = Table(
-        title=Text(sheet.title, style="bold"),
+        title=shown(sheet.title, style="bold"),
         title_justify="left",
-        caption=Text(sheet.caption, style="dim") if sheet.caption else None,
+        caption=shown(sheet.caption, style="dim") if sheet.caption else None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -23,18 +24,18 @@ def sheet_table(sheet: Sheet, name_width: int = 14) -> Table:
         show_edge=False,
     )
     names = _name_width(sheet, name_width)
-    shown = [
+    places = [
         index for index, column in enumerate(sheet.columns) if not column.page_only
     ]
-    for index in shown:
+    for index in places:
         table.add_column(
-            Text(sheet.columns[index].name, style="bold"),
+            shown(sheet.columns[index].name, style="bold"),
             justify="right" if index else "left",
             overflow="fold",
             no_wrap=not index,
         )
     for row, is_baseline in zip(sheet.rows, sheet.baselines, strict=True):
-        name, *others = (_cell_text(row[index]) for index in shown)
+        name, *others = (_cell_text(row[index]) for index in places)
         table.add_row(
             _folded(name, names), *others, style="bold" if is_baseline else ""
         )
@@ -54,7 +55,7 @@ def _folded(text: Text, width: int) -> Text:
 
 def _cell_text(cell: Cell) -> Text:
     # Text and not a string: an interval in brackets would be read as markup.
-    text = Text(cell.main)
+    text = shown(cell.main)
     if cell.detail:
-        text.append(f"\n{cell.detail}", style="dim")
+        text.append("\n").append(shown(cell.detail, style="dim"))
     return text

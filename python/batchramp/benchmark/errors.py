@@ -1,0 +1,88 @@
+"""Why trials failed: each distinct error of a run once, with the trials that met it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from batchramp.benchmark.results import Results
+
+_UNKNOWN = "no reason was recorded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialError:
+    """One error, and where a run met it."""
+
+    error: str
+    """One line: its type, its message and the user's own innermost line."""
+    traceback: str | None
+    """All of it, of the first trial that met it; None where none was kept."""
+    where: tuple[tuple[str, tuple[int, ...]], ...]
+    """Each schedule's label, with the seeds of its trials."""
+
+    @property
+    def trials(self) -> int:
+        """How many trials failed by it."""
+        return sum(len(seeds) for _, seeds in self.where)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON values; `where` is a list of `schedule` and `seeds`."""
+        where = [{"schedule": label, "seeds": [*seeds]} for label, seeds in self.where]
+        return asdict(self) | {"trials": self.trials, "where": where}
+
+
+def trial_errors(results: Results) -> tuple[TrialError, ...]:
+    """The distinct errors of a run's failed trials, the one of most trials first."""
+    found: dict[str, dict[str, list[int]]] = {}
+    tracebacks: dict[str, str | None] = {}
+    trials = (
+        results.rows.filter(pl.col("status") == "failed")
+        .select("trial", "schedule", "seed")
+        .unique(maintain_order=True)
+    )
+    for trial, label, seed in trials.iter_rows():
+        metadata = results.metadata[trial]
+        error = metadata.get("error") or _UNKNOWN
+        found.setdefault(error, {}).setdefault(label, []).append(seed)
+        tracebacks[error] = tracebacks.get(error) or metadata.get("traceback")
+    errors = [
+        TrialError(
+            error=error,
+            traceback=tracebacks[error],
+            where=tuple((label, tuple(sorted(seeds))) for label, seeds in at.items()),
+        )
+        for error, at in found.items()
+    ]
+    return tuple(sorted(errors, key=lambda error: -error.trials))
+
+
+def seeds_told(seeds: Iterable[int]) -> str:
+    """Sorted seeds in words: `seeds 0 to 5 and 7`; `seed 3`."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][-1] + 1:
+            runs[-1].append(seed)
+        else:
+            runs.append([seed])
+    parts = [
+        part
+        for run in runs
+        for part in (
+            [f"{run[0]} to {run[-1]}"] if len(run) > 2 else [str(seed) for seed in run]
+        )
+    ]
+    name = "seed" if sum(map(len, runs)) == 1 else "seeds"
+    return f"{name} {listed(parts)}"
+
+
+def listed(parts: Iterable[str], most: int = 8) -> str:
+    """Some words as a list: `a, b and c`; of many, the first and how many more."""
+    parts = list(parts)
+    if len(parts) > most:
+        parts = [*parts[: most - 1], f"{len(parts) - most + 1} more"]
+    head, last = parts[:-1], parts[-1]
+    return f"{', '.join(head)} and {last}" if head else last
