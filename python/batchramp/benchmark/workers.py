@@ -71,31 +71,33 @@ def in_workers(
             workers.add(_start(begin, events))
         while done < len(tasks):
             worker, event = events.get()
+            task, worker.task = worker.task, None
+            ended: list[tuple[int, Any]] = []
             if event is None:
                 workers.discard(worker)
-                task, reason = worker.task, _ending(worker.process.wait())
+                reason = _ending(worker.process.wait())
+                _end({worker})
                 if task is None:
                     raise ValueError(f"a process of the run {reason} before it began")
                 if tries[task] < TRIES:
                     waiting.appendleft(task)
                 else:
-                    done += 1
-                    yield task, Died(f"its process {reason}, {TRIES} times")
+                    ended.append((task, Died(f"its process {reason}, {TRIES} times")))
                 if waiting:
                     workers.add(_start(begin, events))
-                continue
-            kind, value = event
-            if kind == "failed":
-                raise ValueError(value)
-            task, worker.task = worker.task, None
-            if kind == "answer":
-                assert task is not None
+            else:
+                kind, value = event
+                if kind == "failed":
+                    raise ValueError(value)
+                if task is not None:
+                    ended.append((task, value))
+                if waiting:  # before the answer is told, which may take its time
+                    worker.task = waiting.popleft()
+                    tries[worker.task] += 1
+                    _write(worker, pickle.dumps(tasks[worker.task]))
+            for index, value in ended:
                 done += 1
-                yield task, value
-            if waiting:
-                worker.task = waiting.popleft()
-                tries[worker.task] += 1
-                _write(worker, pickle.dumps(tasks[worker.task]))
+                yield index, value
     finally:
         _end(workers)
 
