@@ -1,6 +1,7 @@
 """The loop: rows, clocks, boundaries, determinism, and the adaptive path."""
 
 import math
+import sys
 from dataclasses import asdict, replace
 from fractions import Fraction
 
@@ -169,13 +170,18 @@ def test_micro_batches_change_nothing_but_rounding():
     )
 
 
-def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged():
-    nan = replace(WORKLOAD, loss=lambda outputs, targets: outputs.sum(1) * math.nan)
-    trial = replace(make_trial(make("constant", batch_size=8, lr=0.1)), workload=nan)
-    record = run_trial(trial, load(None, 0), CPU)
+def run_own(workload, data=None, schedule=None, **changes):
+    schedule = schedule or make("constant", batch_size=8, lr=0.1)
+    trial = replace(make_trial(schedule, **changes), workload=workload)
+    return run_trial(trial, data or load(None, 0), CPU)
+
+
+def test_a_loss_that_stops_being_finite_ends_the_trial_as_diverged():
+    squares = replace(WORKLOAD, loss=lambda outputs, targets: outputs.square().sum(1))
+    record = run_own(squares, schedule=make("constant", batch_size=8, lr=1e30))
     assert (record.status, record.error) == ("diverged", None)
     assert [row.position for row in record.rows] == [0, 32]
-    assert math.isnan(record.rows[-1].train_loss)
+    assert not math.isfinite(record.rows[-1].train_loss)
 
 
 def test_an_error_makes_a_failed_trial_that_keeps_its_rows():
@@ -187,11 +193,54 @@ def test_an_error_makes_a_failed_trial_that_keeps_its_rows():
             raise RuntimeError("out of luck")
         return torch.nn.functional.cross_entropy(outputs, targets, reduction="none")
 
-    broken = replace(WORKLOAD, loss=loss)
-    trial = replace(make_trial(make("constant", batch_size=8, lr=0.1)), workload=broken)
-    record = run_trial(trial, load(None, 0), CPU)
-    assert (record.status, record.error) == ("failed", "RuntimeError: out of luck")
+    record = run_own(replace(WORKLOAD, loss=loss))
+    line = loss.__code__.co_firstlineno + 3
+    told = f"RuntimeError: out of luck (test_loop.py:{line}, in loss)"
+    assert (record.status, record.error) == ("failed", told)
+    assert record.traceback.startswith("Traceback (most recent call last):")
+    assert "in run_trial" in record.traceback
+    assert record.traceback.endswith("RuntimeError: out of luck\n")
     assert len(record.rows) >= 1
+
+
+def test_an_exit_is_a_failed_trial_and_an_interrupt_is_none():
+    def leave(outputs, targets):
+        sys.exit("had enough")
+
+    record = run_own(replace(WORKLOAD, loss=leave))
+    assert record.status == "failed"
+    assert "SystemExit: had enough (test_loop.py:" in record.error
+
+    def interrupted(outputs, targets):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_own(replace(WORKLOAD, loss=interrupted))
+
+
+def test_a_measure_that_fails_leaves_its_column_and_a_note():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(context, values):
+            return values.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context, gradient):
+            return gradient.clone()
+
+    def loss(outputs, targets):
+        return WORKLOAD.loss(Once.apply(outputs), targets)
+
+    once = replace(WORKLOAD, loss=loss)
+    record = run_own(once, measures={"sharpness": Fraction(1)})
+    assert record.status == "finished", record.error
+    assert {row.sharpness for row in record.rows} == {None}
+    (note,) = record.notes
+    assert note.startswith("sharpness was not measured (first at position 0): Runtime")
+    plain = run_own(WORKLOAD)
+    assert plain.notes == ()
+    assert without_seconds(plain) == without_seconds(record)
 
 
 class Shrinking(Schedule):
@@ -219,6 +268,10 @@ def test_a_schedule_that_changes_what_it_has_not_declared_fails():
     record = run(Shrinking())
     assert record.status == "failed"
     assert "must declare an event" in record.error
+
+
+ASKED_AGAIN = 2
+"""Times that a schedule is asked beforehand, to see that it answers alike."""
 
 
 class Asking(Schedule):
@@ -252,9 +305,10 @@ def test_an_adaptive_schedule_gets_its_evidence_once_an_update():
     schedule = Asking(10)
     record = run(schedule)
     assert record.status == "finished", record.error
-    assert [progress.update for progress, _, _ in schedule.given] == list(range(20))
-    assert [state for _, _, state in schedule.given] == list(range(20))
-    evidence = [evidence for _, evidence, _ in schedule.given]
+    given = schedule.given[ASKED_AGAIN:]
+    assert [progress.update for progress, _, _ in given] == list(range(20))
+    assert [state for _, _, state in given] == list(range(20))
+    evidence = [evidence for _, evidence, _ in given]
     assert evidence[0] is None
     assert {(found.count, found.batch_size) for found in evidence[1:]} == {(2, 5)}
 
@@ -263,7 +317,8 @@ def test_under_drop_a_tail_is_decided_anew_with_the_same_state():
     schedule = Asking(20)
     record = run(schedule, boundary="drop", epochs=2)
     assert record.status == "finished", record.error
-    seen = [(p.position, p.update, state) for p, _, state in schedule.given]
+    given = schedule.given[ASKED_AGAIN:]
+    seen = [(p.position, p.update, state) for p, _, state in given]
     assert seen == [
         (0, 0, 0),
         (20, 1, 1),
@@ -295,7 +350,7 @@ def test_an_adaptive_schedule_gets_what_it_names_and_no_more():
     schedule = Asking(10)
     schedule.evidence = frozenset({"inner_products"})
     assert run(schedule, micro_batch=5).status == "finished"
-    for _, found, _ in schedule.given[1:]:
+    for _, found, _ in schedule.given[ASKED_AGAIN + 1 :]:
         assert sum(found.inner_products) / 2 == pytest.approx(
             found.squared_norm_of_mean, rel=1e-5
         )

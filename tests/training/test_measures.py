@@ -1,6 +1,7 @@
 """What a look measures: against loops over single samples and dense Hessians."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,21 +63,82 @@ def test_noise_is_that_of_all_samples(monkeypatch, chunk):
     trace, signal = full_noise(model, WORKLOAD, train)
     assert trace == pytest.approx(float(rows.var(0).sum()), rel=1e-10)
     assert signal == pytest.approx(float(rows.mean(0).square().sum()), rel=1e-10)
-    found = measure(make_subject(), {"variance", "noise_scale"})
+    found, failed = measure(make_subject(), {"variance", "noise_scale"})
+    assert failed == {}
     assert found == pytest.approx({"variance": trace, "noise_scale": trace / signal})
 
 
 def test_only_what_is_asked_for_is_measured():
-    assert measure(make_subject(), ()) == {}
-    assert set(measure(make_subject(), {"full_train_loss"})) == {"full_train_loss"}
-    both = measure(make_subject(), {"gradient_norm"})
+    nothing = ({}, {})
+    assert measure(make_subject(), ()) == nothing
+    found, _ = measure(make_subject(), {"full_train_loss"})
+    assert set(found) == {"full_train_loss"}
+    for name in ("noise_scale", "variance"):
+        assert set(measure(make_subject(), {name})[0]) == {name}
+    both, _ = measure(make_subject(), {"gradient_norm"})
     assert set(both) == {"full_train_loss", "gradient_norm"}
-    assert measure(make_subject(batch_size=None), {"batch_mean"}) == {}
-    assert measure(make_subject(train=make_train(1)), {"variance"}) == {}
+    assert measure(make_subject(batch_size=None), {"batch_mean"}) == nothing
+    assert measure(make_subject(train=make_train(1)), {"variance"}) == nothing
     everything = {"sharpness", "batch_mean", "variance", "noise_scale", "gradient_norm"}
-    found = measure(make_subject(), everything)
+    found, failed = measure(make_subject(), everything)
     assert all(type(value) is float for value in found.values())
     assert len(found) == 8
+    assert failed == {}
+
+
+def not_differentiable_twice():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(context, values):
+            return values.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(context, gradient):
+            return gradient.numpy() and gradient  # NumPy: a user's own mistake
+
+    def loss(outputs, targets):
+        return nn.functional.cross_entropy(
+            Once.apply(outputs), targets, reduction="none"
+        )
+
+    return Workload(name="once", load=WORKLOAD.load, model=make_model, loss=loss)
+
+
+def test_a_measure_that_fails_costs_its_own_columns():
+    subject = replace(make_subject(), workload=not_differentiable_twice())
+    asked = {"gradient_norm", "sharpness", "variance", "noise_scale", "batch_mean"}
+    found, failed = measure(subject, asked)
+    # The loss itself can be measured, though its gradient cannot.
+    assert set(found) == {"full_train_loss"}
+    expected, _ = measure(make_subject(), {"full_train_loss"})
+    assert found == expected
+    assert set(failed) == asked
+    assert "(test_measures.py:" in failed["gradient_norm"]
+
+
+def test_a_loss_that_cannot_be_measured_is_no_measure_that_fails():
+    def loss(outputs, targets):
+        raise KeyError("loss")
+
+    broken = Workload(name="w", load=WORKLOAD.load, model=make_model, loss=loss)
+    with pytest.raises(KeyError):
+        measure(replace(make_subject(), workload=broken), {"full_train_loss"})
+
+
+class Noisy(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) + torch.rand(3, dtype=torch.float64)
+
+
+def test_what_a_measure_draws_does_not_depend_on_the_others():
+    noisy = replace(make_subject(), model=Noisy(4, 3).double())
+    names = {"full_train_loss", "gradient_norm", "batch_mean"}
+    together, _ = measure(noisy, names)
+    for name in names:
+        torch.rand(7)
+        alone, _ = measure(noisy, {name})
+        assert alone.items() <= together.items()
 
 
 def dense_hessian(model, train):
@@ -125,7 +187,7 @@ def test_a_diverged_models_sharpness_is_nan():
     subject = make_subject()
     with torch.no_grad():
         subject.model[0].weight[0, 0] = math.nan
-    found = measure(subject, {"sharpness"})
+    found, _ = measure(subject, {"sharpness"})
     assert math.isnan(found["sharpness"])
     assert math.isnan(found["sharpness_residual"])
 

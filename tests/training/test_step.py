@@ -1,5 +1,7 @@
 """One update: equal to torch's own SGD, exact however the batch is split."""
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -166,7 +168,10 @@ def test_warming_up_leaves_model_and_generators_as_they_were():
     model = model.double().train()
     before, state = flat(model).clone(), torch.random.get_rng_state()
     step = make_step(model)
-    step.warm_up({4, 9}, evidence={"micro_batches"})
+    python_state = random.getstate()
+    loss = step.warm_up({4, 9}, evidence={"micro_batches"})
+    assert 0 < loss < 3
+    assert random.getstate() == python_state
     assert torch.equal(flat(model), before)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert float(step.loss_sum) == 0
@@ -203,7 +208,7 @@ def test_a_loss_that_is_no_value_a_sample_is_refused():
         nesterov=False,
         micro_batch=None,
     )
-    with pytest.raises(ValueError, match=r"loss of workload broken .* shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"loss of workload 'broken' .* shape \(4,\)"):
         step.update(torch.arange(4), Settings(4, 0.1, 0.0))
 
 

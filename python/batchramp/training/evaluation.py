@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,70 @@ CHUNK = 1000
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put the model in evaluation mode, and back as it was."""
-    training = model.training
+    """Put the model in evaluation mode, and each of its parts back as it was."""
+    training, parts = model.training, [(m, m.training) for m in model.modules()]
     model.eval()
     try:
         yield
     finally:
         model.train(training)
+        for module, mode in parts:
+            module.training = mode
+
+
+def check_losses(
+    workload: Workload, losses: object, outputs: object, targets: Tensor
+) -> Tensor:
+    """Return what a loss gave: one floating value a sample, on the data's device.
+
+    Raises:
+        ValueError: It gave something else.
+    """
+    name = f"loss of workload {workload.name!r}"
+    values = _check_values(name, losses, outputs, targets)
+    if not values.is_floating_point():
+        raise ValueError(f"{name} must be of a floating dtype, got {values.dtype}")
+    return values
+
+
+def check_scores(
+    workload: Workload, scores: object, outputs: object, targets: Tensor
+) -> Tensor:
+    """Return what a metric gave: one real value a sample, on the data's device.
+
+    Raises:
+        ValueError: It gave something else.
+    """
+    name = f"metric of workload {workload.name!r}"
+    values = _check_values(name, scores, outputs, targets)
+    if values.is_complex():
+        raise ValueError(f"{name} must be real, got {values.dtype}")
+    return values
+
+
+def _check_values(
+    name: str, values: object, outputs: object, targets: Tensor
+) -> Tensor:
+    count = len(targets)
+    rule = f"{name} must give one value a sample, a tensor of shape ({count},)"
+    if not isinstance(values, Tensor):
+        raise ValueError(f"{rule}, got {type(values).__name__}")
+    shape = tuple(values.shape)
+    if shape == ():
+        raise ValueError(
+            f"{rule}, got one number for all: leave their mean out, or write "
+            "reduction='none'"
+        )
+    if shape != (count,):
+        of = f" from outputs {tuple(outputs.shape)}" if _is_tensor(outputs) else ""
+        raise ValueError(f"{rule}, got {shape}{of} and targets {tuple(targets.shape)}")
+    if values.device != targets.device:
+        raise ValueError(f"{rule} on {targets.device}, got one on {values.device}")
+    return values
+
+
+def _is_tensor(value: object) -> TypeGuard[Tensor]:
+    return isinstance(value, Tensor)
 
 
 def _chunks(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
@@ -32,20 +90,36 @@ def _chunks(split: Split) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def mean_metric(model: nn.Module, workload: Workload, test: Split) -> float:
-    """Return the mean of the workload's metric over the test set, in evaluation mode."""
+    """Return the mean of the workload's metric over the test set, in evaluation mode.
+
+    Raises:
+        ValueError: The metric gives no one value a sample.
+    """
     total = torch.zeros((), dtype=torch.float64, device=test.inputs.device)
     with evaluation_mode(model), torch.inference_mode():
         for inputs, targets in _chunks(test):
-            total += workload.metric(model(inputs), targets).sum(dtype=torch.float64)
+            outputs = model(inputs)
+            scores = workload.metric(outputs, targets)
+            total += check_scores(workload, scores, outputs, targets).sum(
+                dtype=torch.float64
+            )
     return float(total) / len(test)
 
 
 def full_train_loss(model: nn.Module, workload: Workload, train: Split) -> float:
-    """Return the mean loss over the training set, evaluation mode, no augmentation."""
+    """Return the mean loss over the training set, evaluation mode, no augmentation.
+
+    Raises:
+        ValueError: The loss gives no one value a sample.
+    """
     total = torch.zeros((), dtype=torch.float64, device=train.inputs.device)
     with evaluation_mode(model), torch.inference_mode():
         for inputs, targets in _chunks(train):
-            total += workload.loss(model(inputs), targets).sum(dtype=torch.float64)
+            outputs = model(inputs)
+            losses = workload.loss(outputs, targets)
+            total += check_losses(workload, losses, outputs, targets).sum(
+                dtype=torch.float64
+            )
     return float(total) / len(train)
 
 

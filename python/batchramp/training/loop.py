@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import torch
 
-from batchramp._rust import Batches, derive_key
-from batchramp.schedules import Plan, plan
-from batchramp.schedules.interface import (
-    Evidence,
-    Horizon,
-    Progress,
-    Settings,
-)
+from batchramp.schedules.interface import Evidence, Progress, Settings
+from batchramp.training import streams
 from batchramp.training.clock import Clock
 from batchramp.training.evaluation import mean_metric
 from batchramp.training.measures import Subject, measure
-from batchramp.training.step import Step, check_settings
+from batchramp.training.start import check_finite, make_start, undisturbed
+from batchramp.training.step import check_settings
 from batchramp.training.trial import Record, Row, Status, Trial
+from batchramp.training.witness import Question
+from batchramp.user_code.errors import told
 from batchramp.workloads import Data
 
 
@@ -38,8 +35,9 @@ def run_trial(
 
     A target never stops a trial; a loss that is not finite at a look does. Data are
     moved to the device before any clock runs. Whatever stops a trial otherwise, a
-    schedule's impossible settings or an error in a user's own code, makes it a failed
-    one, which keeps the rows it has.
+    schedule's impossible settings, an error or an exit in a user's own code, makes it a
+    failed one, which keeps the rows it has. Global generators, torch's settings and its
+    threads are as they were when it ends.
 
     Args:
         trial: What to train.
@@ -48,39 +46,36 @@ def run_trial(
         on_look: Called with each row as it is recorded.
     """
     rows: list[Row] = []
+    notes: dict[str, str] = {}
 
     def record(row: Row) -> None:
         rows.append(row)
         on_look(row)
 
+    status: Status = "failed"
+    error = whole = None
     try:
-        with _deterministic_convolutions():
-            status = _Race(trial, data.to(device), device, record).run()
-    except Exception as error:
-        return Record(tuple(rows), "failed", f"{type(error).__name__}: {error}")
-    return Record(tuple(rows), status)
-
-
-@contextmanager
-def _deterministic_convolutions() -> Iterator[None]:
-    """On a GPU too a trial is a function of its inputs; cuDNN's default is not."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.deterministic = before
+        with undisturbed(trial.workload.name):
+            race = _Race(trial, data.to(device), device, record, notes)
+            status = race.run()
+    except (Exception, SystemExit) as raised:
+        error, whole = told(raised), "".join(traceback.format_exception(raised))
+    return Record(tuple(rows), status, error, whole, tuple(notes.values()))
 
 
 @dataclass
 class _Cursor:
-    """Where a trial stands; `settings` are those of the next update."""
+    """Where a trial stands; `settings` are those of the next update.
+
+    `asked` is what they were decided from; at the end it is of the last update.
+    """
 
     position: int
     update: int
     samples: int
     settings: Settings
     state: Any
+    asked: Question
 
 
 class _Race:
@@ -90,66 +85,43 @@ class _Race:
         data: Data,
         device: torch.device,
         record: Callable[[Row], None],
+        notes: dict[str, str],
     ) -> None:
         self._opened = time.perf_counter()
         self._trial = trial
-        self._data = data
         self._device = device
         self._record_row = record
+        self._notes = notes
         self._last_position = -1
         self._train_clock, self._look_clock, self._compile_clock = (
             Clock(device) for _ in range(3)
         )
-        self._num_samples = len(data.train)
         self._evidence = trial.schedule.evidence
-        self._batches = Batches(
-            self._num_samples,
-            seed=derive_key(trial.seed, "order"),
-            boundary=trial.boundary,
-        )
-        self._plan = self._make_plan()
-        self._horizon = (
-            self._plan.horizon
-            if self._plan
-            else Horizon.of(self._num_samples, trial.epochs, trial.boundary)
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_key(trial.seed, "model"))
-            self._model = trial.workload.model().to(device).train()
-        _check_model(self._model, trial.workload.name)
-        self._step = Step(
-            self._model,
-            trial.workload,
-            data.train,
-            weight_decay=trial.weight_decay,
-            nesterov=trial.nesterov,
-            micro_batch=trial.micro_batch,
-        )
-
-    def _make_plan(self) -> Plan | None:
-        if self._evidence:
-            return None
-        return plan(
-            self._trial.schedule,
-            num_samples=self._num_samples,
-            epochs=self._trial.epochs,
-            boundary=self._trial.boundary,
-        )
+        start = make_start(trial, data)
+        self._data, self._batches = start.data, start.batches
+        self._model, self._step = start.model, start.step
+        self._witness, self._horizon = start.witness, start.witness.horizon
+        self._num_samples = self._horizon.num_samples
 
     def run(self) -> Status:
-        state = self._trial.schedule.init(self._horizon)
-        cursor = _Cursor(0, 0, 0, Settings(0, 0.0, 0.0), state)
+        state = self._witness.begin(self._trial.schedule)
+        asked = Question(Progress(0, 0), None, state)
+        cursor = _Cursor(0, 0, 0, Settings(0, 0.0, 0.0), state, asked)
         self._decide(cursor, None)
         with self._compile_clock:
-            self._step.warm_up(self._shapes(cursor), evidence=self._evidence)
+            loss = self._step.warm_up(self._shapes(cursor), evidence=self._evidence)
+        check_finite("loss in training mode", self._trial.workload, loss)
         self._record(cursor, None)
-        while cursor.position < self._horizon.budget:
-            samples = cursor.samples
-            used = self._train(cursor, self._next_look(cursor.position))
-            loss = self._step.take_loss(cursor.samples - samples)
-            row = self._record(cursor, (used, loss))
-            if not (math.isfinite(loss) and _finite(row.full_train_loss)):
-                return "diverged"
+        with streams.seeded(self._trial.seed, "training"):
+            while cursor.position < self._horizon.budget:
+                samples = cursor.samples
+                used = self._train(cursor, self._next_look(cursor.position))
+                loss = self._step.take_loss(cursor.samples - samples)
+                with streams.kept():
+                    self._witness.check(cursor.asked, (cursor.settings, cursor.state))
+                    row = self._record(cursor, (used, loss))
+                if not (math.isfinite(loss) and _finite(row.full_train_loss)):
+                    return "diverged"
         self._check_plan(cursor)
         return "finished"
 
@@ -191,6 +163,7 @@ class _Race:
             progress = Progress(start, cursor.update)
             settings, state = decide(progress, evidence, cursor.state)
         check_settings(settings)
+        cursor.asked = Question(progress, evidence, cursor.state)
         cursor.settings, cursor.state = settings, state
 
     def _shapes(self, cursor: _Cursor) -> set[int]:
@@ -199,11 +172,12 @@ class _Race:
         An adaptive schedule's later sizes are not known beforehand; nothing is compiled
         or captured for a shape on this path, so that its first one stands for them.
         """
-        if self._plan is None:
+        plan = self._witness.plan
+        if plan is None:
             return {cursor.settings.batch_size}
-        sizes = {size for _, size in self._plan.runs}
+        sizes = {size for _, size in plan.runs}
         if self._trial.boundary == "keep":
-            for start, size in self._plan.runs:
+            for start, size in plan.runs:
                 first_rest = -start % self._num_samples
                 sizes |= {first_rest % size, self._num_samples % size}
         return sizes - {0}
@@ -219,13 +193,24 @@ class _Race:
         settings, train_loss = last or (None, None)
         size = settings.batch_size if settings else None
         with self._look_clock:
-            metric = mean_metric(self._model, trial.workload, self._data.test)
-            measured = measure(
+            with streams.seeded(trial.seed, "look"):
+                metric = mean_metric(self._model, trial.workload, self._data.test)
+            measured, failed = measure(
                 Subject(
                     self._model, trial.workload, self._data.train, trial.seed, size
                 ),
                 self._due(before, cursor.position),
             )
+        if last is None:
+            loss = measured.get("full_train_loss", 0.0)
+            check_finite("full training loss", trial.workload, loss)
+            if math.isnan(metric):
+                check_finite("metric", trial.workload, metric)
+        for name, why in failed.items():
+            note = (
+                f"{name} was not measured (first at position {cursor.position}): {why}"
+            )
+            self._notes.setdefault(name, note)
         row = Row(
             updates=cursor.update,
             samples=cursor.samples,
@@ -260,21 +245,12 @@ class _Race:
         }
 
     def _check_plan(self, cursor: _Cursor) -> None:
-        if self._plan is not None and cursor.update != self._plan.updates:
+        plan = self._witness.plan
+        if plan is not None and cursor.update != plan.updates:
             raise ValueError(
                 f"schedule {self._trial.schedule.name} made {cursor.update} updates "
-                f"where its plan has {self._plan.updates}: its batch size may change "
-                "only at the positions that its events() declare"
-            )
-
-
-def _check_model(model: torch.nn.Module, workload: str) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"the model of workload {workload} must have no batch norm, whose "
-                "statistics would follow the batch size that is compared, got "
-                f"{type(module).__name__} at {name or 'the top'}: use group norm"
+                f"where its plan has {plan.updates}: its batch size may change only at "
+                "the positions that its events() declare"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from batchramp._rust import Batches, derive_key
 from batchramp.gradient_variance import per_example_statistics, squared_norm
+from batchramp.training import streams
 from batchramp.training.evaluation import (
     CHUNK,
     evaluation_mode,
@@ -17,6 +18,7 @@ from batchramp.training.evaluation import (
     full_train_loss,
 )
 from batchramp.training.sharpness import sharpness
+from batchramp.user_code.errors import told
 from batchramp.workloads import Split, Workload
 
 DRAWS = 100
@@ -42,11 +44,14 @@ class Subject:
     batch_size: int | None
 
 
-def measure(subject: Subject, names: Collection[str]) -> dict[str, float]:
-    """Return columns of a row: what `names` ask for, and nothing else.
+def measure(
+    subject: Subject, names: Collection[str]
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Return columns of a row, what `names` ask for and nothing else, and what failed.
 
     Everything is of the unaugmented training set, in evaluation mode, without weight
-    decay.
+    decay. Each measure draws random numbers from one and the same stream, whatever else
+    is measured.
 
     Args:
         subject: What is measured.
@@ -54,27 +59,67 @@ def measure(subject: Subject, names: Collection[str]) -> dict[str, float]:
             free), `variance`, `noise_scale`, `sharpness` (with `sharpness_residual`) and
             `batch_mean` (`batch_variance` and `batch_bias`; nothing before the first
             update).
+
+    Returns:
+        The columns; and for each measure that failed, its error. It costs its own
+        columns and no others: a loss that cannot be measured raises.
     """
-    model, workload, train = subject.model, subject.workload, subject.train
     found: dict[str, float] = {}
-    if "gradient_norm" in names:
-        loss, norm = full_gradient(model, workload, train)
-        found |= {"full_train_loss": loss, "gradient_norm": norm}
-    elif "full_train_loss" in names:
-        found["full_train_loss"] = full_train_loss(model, workload, train)
-    if {"variance", "noise_scale"} & set(names) and len(train) > 1:
-        trace, signal = full_noise(model, workload, train)
-        if "variance" in names:
-            found["variance"] = trace
-        if "noise_scale" in names:
-            found["noise_scale"] = trace / signal if signal else float("inf")
-    if "sharpness" in names:
-        value, residual = sharpness(model, workload, train)
-        found |= {"sharpness": value, "sharpness_residual": residual}
-    if "batch_mean" in names and subject.batch_size is not None:
-        variance, bias = batch_mean(subject, subject.batch_size)
-        found |= {"batch_variance": variance, "batch_bias": bias}
-    return found
+    failed: dict[str, str] = {}
+    for measured, act in _MEASURES:
+        asked = measured & set(names)
+        if not asked:
+            continue
+        try:
+            with streams.seeded(subject.seed, "look"):
+                found |= act(subject, asked)
+        except Exception as error:
+            failed |= dict.fromkeys(sorted(asked), told(error))
+    if {"full_train_loss", "gradient_norm"} & set(names) - found.keys():
+        with streams.seeded(subject.seed, "look"):
+            found["full_train_loss"] = full_train_loss(
+                subject.model, subject.workload, subject.train
+            )
+    return found, failed
+
+
+def _gradient_norm(subject: Subject, _: set[str]) -> dict[str, float]:
+    loss, norm = full_gradient(subject.model, subject.workload, subject.train)
+    return {"full_train_loss": loss, "gradient_norm": norm}
+
+
+def _noise(subject: Subject, asked: set[str]) -> dict[str, float]:
+    if len(subject.train) < 2:
+        return {}
+    trace, signal = full_noise(subject.model, subject.workload, subject.train)
+    found = {
+        "variance": trace,
+        "noise_scale": trace / signal if signal else float("inf"),
+    }
+    return {name: found[name] for name in asked}
+
+
+def _sharpness(subject: Subject, _: set[str]) -> dict[str, float]:
+    value, residual = sharpness(subject.model, subject.workload, subject.train)
+    return {"sharpness": value, "sharpness_residual": residual}
+
+
+def _batch_mean(subject: Subject, _: set[str]) -> dict[str, float]:
+    if subject.batch_size is None:
+        return {}
+    variance, bias = batch_mean(subject, subject.batch_size)
+    return {"batch_variance": variance, "batch_bias": bias}
+
+
+# Measures that are made together, and the columns of those asked for.
+_MEASURES: tuple[
+    tuple[set[str], Callable[[Subject, set[str]], dict[str, float]]], ...
+] = (
+    ({"gradient_norm"}, _gradient_norm),
+    ({"variance", "noise_scale"}, _noise),
+    ({"sharpness"}, _sharpness),
+    ({"batch_mean"}, _batch_mean),
+)
 
 
 def full_noise(

@@ -13,6 +13,8 @@ from torch.optim.sgd import sgd
 
 from batchramp.gradient_variance import micro_batch_statistics
 from batchramp.schedules.interface import MICRO_BATCHES, MicroBatchEvidence, Settings
+from batchramp.training import streams
+from batchramp.training.evaluation import check_losses
 from batchramp.workloads import Split, Workload
 
 NORMS = ("sum_squared_norms", "squared_norm_of_mean")
@@ -101,14 +103,18 @@ class Step:
         self.loss_sum.zero_()
         return mean
 
-    def warm_up(self, batch_sizes: Iterable[int], *, evidence: Collection[str]) -> None:
+    def warm_up(
+        self, batch_sizes: Iterable[int], *, evidence: Collection[str]
+    ) -> float:
         """Run every given batch size once on a copy, so that no update is a first one.
 
         Allocations, kernel loading and the libraries' own tuning at a new shape happen
-        here, off the train clock; the model and torch's generators are left untouched.
+        here, off the train clock; the model and all generators are left untouched.
+
+        Returns:
+            The mean loss of the samples used, in the model's training mode.
         """
-        devices = [self.loss_sum.device] if self.loss_sum.is_cuda else []
-        with torch.random.fork_rng(devices=devices):
+        with streams.kept():
             scratch = Step(
                 copy.deepcopy(self._model),
                 self._workload,
@@ -117,10 +123,12 @@ class Step:
                 nesterov=self._nesterov,
                 micro_batch=self._micro_batch,
             )
-            for size in sorted(set(batch_sizes)):
+            sizes = sorted(set(batch_sizes))
+            for size in sizes:
                 indices = torch.arange(size, device=self.loss_sum.device)
                 settings = Settings(batch_size=size, lr=0.0, momentum=0.5)
                 scratch.update(indices, settings, evidence=evidence)
+        return scratch.take_loss(sum(sizes))
 
     @torch.no_grad()
     def _descend(self, settings: Settings) -> None:
@@ -157,14 +165,10 @@ class Step:
     def _share(self, indices: Tensor, batch_size: int) -> Tensor:
         """Return what these samples add to the mean loss of a batch of that size."""
         outputs = self._model(self._train.inputs.index_select(0, indices))
-        losses = self._workload.loss(
-            outputs, self._train.targets.index_select(0, indices)
-        )
+        targets = self._train.targets.index_select(0, indices)
+        losses = self._workload.loss(outputs, targets)
         if losses.shape != indices.shape:
-            raise ValueError(
-                f"the loss of workload {self._workload.name} must give one value a "
-                f"sample, shape ({len(indices)},), got {tuple(losses.shape)}"
-            )
+            check_losses(self._workload, losses, outputs, targets)
         return losses.dot(losses.new_full(losses.shape, 1 / batch_size))
 
     def _accumulate_with_evidence(

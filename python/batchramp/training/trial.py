@@ -20,8 +20,9 @@ class Trial:
     Attributes:
         workload: Model, data, loss and metric.
         schedule: Decides batch size, learning rate and momentum of every update.
-        seed: The split (where the workload draws it), the initial parameters and the
-            order of the samples all follow from it, each from a stream of its own.
+        seed: The split (where the workload draws it), the initial parameters, the order
+            of the samples and whatever else is drawn from a global generator all follow
+            from it, each from a stream of its own.
         epochs: Budget in passes over the training set.
         boundary: What happens to a batch at a pass's end: `keep`, `drop` or `wrap`.
         cadence: Epochs between looks.
@@ -109,9 +110,10 @@ class Record:
             the cadence, one at the end.
         status: `finished`, `diverged` (its loss was not finite at a look, and it ended
             there) or `failed` (an error stopped it; the next run tries it again).
-        error: What stopped a failed trial, in one line.
+        error: What stopped a failed trial, in one line, with the user's own innermost
+            line where there is one.
         traceback: Its whole traceback.
-        notes: What else happened, such as a measure that failed and left its column.
+        notes: What the rows do not say: one line for each measure that failed.
     """
 
     rows: tuple[Row, ...]
