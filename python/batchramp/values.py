@@ -1,16 +1,23 @@
-"""Values that callers give: whole numbers, and how an error shows what it refuses."""
+"""Values that callers give: how an error shows them, and checks that all rooms share."""
 
 from __future__ import annotations
 
 import math
 import operator
 import reprlib
+import unicodedata
 from typing import Any
 
 LONGEST = 160
 """The most characters that an error repeats of one value."""
 
+LONGEST_TEXT = 200
+"""The most characters of a name, label or title, which has a place in a table."""
+
 _DIGITS = 40
+
+# Bidirectional embeddings, overrides and isolates, and the separators that end a line.
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
 
 
 class _Short(reprlib.Repr):
@@ -40,6 +47,32 @@ def shown(value: object) -> str:
     except Exception:  # a user's object may do anything when it is looked at
         text = f"<{type(value).__name__}>"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def plain_text(name: str, value: Any) -> str:
+    """Return a text that can be shown wherever one is: on a terminal, in a table.
+
+    Args:
+        name: The argument, for errors.
+        value: What was given.
+
+    Raises:
+        ValueError: It is no string, is longer than `LONGEST_TEXT`, or has a character
+            that moves the cursor, rings, or turns the direction of writing.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name} must be a string, got {shown(value)}")
+    if len(value) > LONGEST_TEXT:
+        raise ValueError(
+            f"{name} must have at most {LONGEST_TEXT} characters, got {len(value)}"
+        )
+    for character in value:
+        if unicodedata.category(character) in ("Cc", "Cs") or character in _TURNING:
+            raise ValueError(
+                f"{name} must have no control characters, got U+{ord(character):04X} "
+                f"in {shown(value)}"
+            )
+    return value
 
 
 def whole(

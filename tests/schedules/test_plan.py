@@ -1,11 +1,20 @@
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from batchramp.schedules import Mark, Progress, Schedule, Settings, make, plan
+from batchramp.schedules import (
+    Horizon,
+    Mark,
+    Progress,
+    Schedule,
+    Settings,
+    make,
+    plan,
+)
 
 # Updates of 200 (Smith) and 300 (Umeda) passes over 50,000 samples: wrap, keep, drop.
 UPDATES = [
@@ -358,11 +367,21 @@ def test_sizes_above_the_number_of_samples_are_refused_once_reached():
 
 
 def test_a_position_has_63_bits():
-    with pytest.raises(ValueError, match=r"budget must be at most 2\*\*63"):
+    with pytest.raises(ValueError, match=r"epochs must reach at most 2\*\*63 samples"):
         plan("constant", epochs=10**15)
+    with pytest.raises(ValueError, match=r"budget must be at most 2\*\*63, got"):
+        Horizon(num_samples=3, budget=2**63 + 1)
 
 
-@pytest.mark.parametrize("position", [-1, 1000, 5000])
+@pytest.mark.parametrize("position", ["3", 3.5, True, None, [3], np.float64(3)])
+def test_a_position_is_a_whole_number(position):
+    laid = plan("constant", num_samples=500, epochs=2)
+    with pytest.raises(ValueError, match=r"^position must be a whole number, got ."):
+        laid.settings_at(position)
+    assert laid.settings_at(np.int64(3)) == laid.settings_at(3)
+
+
+@pytest.mark.parametrize("position", [-1, 1000, 5000, 10**400])
 def test_settings_outside_the_plan(position):
     laid = plan("constant", num_samples=500, epochs=2)
     with pytest.raises(ValueError, match=r"below 1000 .*the budget"):

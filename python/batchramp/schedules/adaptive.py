@@ -102,7 +102,8 @@ class NoiseScaleSchedule(Schedule):
     ) -> tuple[Settings, NoiseScaleState]:
         """Returns the settings after `evidence`, and the averages with it.
 
-        Evidence that is not finite, as of a run that diverges, counts as none.
+        Evidence that is not finite, as of a run that diverges, counts as none, and so
+        does what no double holds of it.
         """
         if evidence is not None:
             state = self._observe(evidence, state)
@@ -129,6 +130,8 @@ class NoiseScaleSchedule(Schedule):
             evidence.squared_norm_of_mean,
             state.num_samples,
         )
+        if not (math.isfinite(trace) and math.isfinite(squared_norm)):
+            return state
         fresh = 1 - _AVERAGE_DECAY
         trace = _AVERAGE_DECAY * state.trace + fresh * trace
         squared_norm = _AVERAGE_DECAY * state.squared_norm + fresh * squared_norm

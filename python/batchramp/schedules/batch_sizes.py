@@ -2,15 +2,20 @@
 
 import math
 from fractions import Fraction
+from functools import lru_cache
 
 from batchramp.schedules.durations import Duration
 from batchramp.schedules.interface import Horizon
+from batchramp.values import shown
 
 FORMS = ("geometric", "affine")
 """Forms that the parameter `form` may name."""
 
-# Bounds the length of tables and of the exact powers in them.
-_MAX_INTERVALS = 10_000
+MAX_INTERVALS = 10_000
+"""The most intervals, which bounds the length of tables."""
+
+MAX_BITS = 2**18
+"""The most bits of an exact power of a growth: seconds for a table of such powers."""
 
 
 def interval_starts(
@@ -27,17 +32,18 @@ def interval_starts(
     length = interval.length(horizon)
     if length < 1:
         raise ValueError(
-            f"interval must be at least one sample, got {float(length):g} of a sample"
+            f"interval must be at least one sample, got {float(length):g} samples"
         )
     count = math.ceil(horizon.budget / length)
-    if count > _MAX_INTERVALS:
+    if count > MAX_INTERVALS:
         raise ValueError(
-            f"interval must cut the budget into at most {_MAX_INTERVALS} intervals, "
-            f"got {count}"
+            f"interval must cut the budget into at most {MAX_INTERVALS} intervals, "
+            f"got {shown(count)}"
         )
     return length, tuple(math.ceil(k * length) for k in range(count))
 
 
+@lru_cache(maxsize=16)
 def geometric_sizes(
     batch_size: int, max_batch_size: int, growth: Fraction, count: int
 ) -> tuple[int, ...]:
@@ -53,6 +59,7 @@ def geometric_sizes(
     return tuple(sizes)
 
 
+@lru_cache(maxsize=16)
 def affine_sizes(
     batch_size: int, max_batch_size: int, growth: Fraction, count: int
 ) -> tuple[int, ...]:
@@ -61,9 +68,18 @@ def affine_sizes(
     Here a = (max_batch_size - batch_size) / (growth^(count - 1) - 1), so that the last
     size is `max_batch_size`: the capped form of arXiv 2409.08770's code, which starts
     far more slowly than its growth says.
+
+    Raises:
+        ValueError: If the powers of so exact a growth would have too many digits.
     """
     if count == 1:
         return (batch_size,)
+    most = MAX_BITS // max(map(int.bit_length, growth.as_integer_ratio()))
+    if count > most:
+        raise ValueError(
+            f"interval must cut the budget into at most {most} intervals for an affine "
+            f"form of growth {float(growth)}, whose powers are exact, got {count}"
+        )
     # With growth = p / q, everything times q^(count - 1) is whole, which spares the
     # search for common divisors: minutes for many intervals.
     p, q = growth.numerator, growth.denominator

@@ -7,9 +7,13 @@ from typing import Any
 
 from batchramp.names import suggest
 from batchramp.schedules.interface import Horizon, Mark
-from batchramp.schedules.parameters import exact_decimal
+from batchramp.schedules.parameters import MAX_WHOLE, exact_decimal
+from batchramp.values import shown
 
 _UNITS = ("epochs", "samples", "updates")
+
+MAX_MILESTONES = 1000
+"""The most milestones: fractions that are kept exact grow with each of them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def parse_duration(name: str, value: Any, *, zero: bool = False) -> Duration:
         if unit not in _UNITS:
             unknown = suggest("unit", words[1], _UNITS)
             raise ValueError(
-                f"{name} must be in epochs, samples or updates, got {value!r}: "
+                f"{name} must be in epochs, samples or updates, got {shown(value)}: "
                 f"{unknown}"
             )
         duration = Duration(exact_decimal(name, words[0]), unit)
@@ -64,11 +68,13 @@ def parse_duration(name: str, value: Any, *, zero: bool = False) -> Duration:
         if duration.amount > 1:
             raise ValueError(
                 f"{name} must be a fraction of the budget, at most 1, or have a unit "
-                f'such as "30 epochs", got {value!r}'
+                f'such as "30 epochs", got {shown(value)}'
             )
+    if duration.amount > MAX_WHOLE:
+        raise ValueError(f"{name} must be at most 2**63, got {shown(value)}")
     if duration.amount < 0 or (duration.amount == 0 and not zero):
         rule = "at least 0" if zero else "above 0"
-        raise ValueError(f"{name} must be {rule}, got {value!r}")
+        raise ValueError(f"{name} must be {rule}, got {shown(value)}")
     return duration
 
 
@@ -82,7 +88,7 @@ def parse_position_duration(name: str, value: Any) -> Duration:
     if duration.unit == "updates":
         raise ValueError(
             f"{name} must be a fraction of the budget or in epochs or samples "
-            f"(its steps follow position), got {value!r}"
+            f"(its steps follow position), got {shown(value)}"
         )
     return duration
 
@@ -91,12 +97,17 @@ def parse_milestones(values: Any) -> tuple[Duration, ...]:
     """Reads a list of milestones.
 
     Raises:
-        ValueError: If `values` is no list, or a milestone is no duration.
+        ValueError: If `values` is no list, or a milestone is no duration, or there are
+            more than `MAX_MILESTONES`.
     """
     if not isinstance(values, list | tuple):
         raise ValueError(
             'milestones must be a list such as [0.3, "120 epochs", "500 updates"], '
-            f"got {values!r}"
+            f"got {shown(values)}"
+        )
+    if len(values) > MAX_MILESTONES:
+        raise ValueError(
+            f"milestones must be at most {MAX_MILESTONES}, got {len(values)}"
         )
     return tuple(parse_duration("milestones", value) for value in values)
 

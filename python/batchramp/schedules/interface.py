@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple, TypeAlias
 
 from batchramp.schedules.parameters import choice, exact_decimal, whole_number
+from batchramp.values import shown
 
 BOUNDARIES = ("keep", "drop", "wrap")
 """What may happen to a batch at a pass's end."""
@@ -42,12 +43,11 @@ class Horizon:
     total_updates: int | None = None
 
     def __post_init__(self) -> None:
-        whole_number("num_samples", self.num_samples)
-        if whole_number("budget", self.budget) > MAX_POSITION:
-            raise ValueError(f"budget must be at most 2**63 samples, got {self.budget}")
+        _set_whole(self, "num_samples", 1)
+        _set_whole(self, "budget", 1)
         choice("boundary", self.boundary, BOUNDARIES)
         if self.total_updates is not None:
-            whole_number("total_updates", self.total_updates)
+            _set_whole(self, "total_updates", 1)
 
     @classmethod
     def of(
@@ -68,14 +68,20 @@ class Horizon:
         """
         if isinstance(num_samples, str):
             exact = exact_decimal("num_samples", num_samples)
-            num_samples = exact.numerator if exact.denominator == 1 else float(exact)
+            if exact.denominator == 1:  # else it is refused as it was written
+                num_samples = exact.numerator
         num_samples = whole_number("num_samples", num_samples)
         passes = exact_decimal("epochs", epochs)
         budget = round(passes * num_samples)
         if passes <= 0 or budget < 1:
             raise ValueError(
                 f"epochs must be positive and reach at least one of the {num_samples} "
-                f"samples, got {epochs!r}"
+                f"samples, got {shown(epochs)}"
+            )
+        if budget > MAX_POSITION:
+            raise ValueError(
+                f"epochs must reach at most 2**63 samples in passes of {num_samples}, "
+                f"got {shown(epochs)}"
             )
         return cls(num_samples=num_samples, budget=budget, boundary=boundary)
 
@@ -136,8 +142,8 @@ class MicroBatchEvidence:
     orthogonal: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        whole_number("count", self.count, minimum=2)
-        whole_number("batch_size", self.batch_size)
+        _set_whole(self, "count", 2)
+        _set_whole(self, "batch_size", 1)
 
 
 Evidence: TypeAlias = MicroBatchEvidence
@@ -153,7 +159,7 @@ class Mark:
         update: The update's index, or None if the event lies at a position.
 
     Raises:
-        ValueError: Unless exactly one of the two is given.
+        ValueError: Unless exactly one of the two is given, a whole number of at least 0.
     """
 
     position: int | None = None
@@ -163,8 +169,9 @@ class Mark:
         if (self.position is None) == (self.update is None):
             raise ValueError(
                 "a mark must have either a position or an update, "
-                f"got position={self.position} and update={self.update}"
+                f"got position={shown(self.position)} and update={shown(self.update)}"
             )
+        _set_whole(self, "update" if self.position is None else "position", 0)
 
 
 class Schedule(ABC):
@@ -223,19 +230,7 @@ class Schedule(ABC):
         """Returns the state whose JSON was read back as `values`."""
 
 
-def check_schedule(schedule: Schedule) -> None:
-    """Refuses a schedule whose declarations no trainer could honour.
-
-    Raises:
-        ValueError: If it has no name, asks for unknown evidence, or is adaptive and has
-            a rate that follows the total number of updates.
-    """
-    if not isinstance(getattr(schedule, "name", None), str):
-        raise ValueError(f"name of a schedule must be a string, got {schedule!r}")
-    for kind in sorted(schedule.evidence):
-        choice(f"evidence of schedule {schedule.name}", kind, EVIDENCE)
-    if schedule.evidence and schedule.needs_total_updates:
-        raise ValueError(
-            f"schedule {schedule.name!r} must not be adaptive and follow the total "
-            "number of updates, which an adaptive schedule cannot know"
-        )
+def _set_whole(value: Any, name: str, minimum: int) -> None:
+    """Checks a whole number of a frozen value, NumPy's too, and makes it an int."""
+    number = whole_number(name, getattr(value, name), minimum)
+    object.__setattr__(value, name, number)

@@ -7,19 +7,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from itertools import accumulate
-from math import isfinite
 from typing import Any, NamedTuple
 
 from batchramp._rust import Batches, advance
-from batchramp.schedules.interface import (
-    Horizon,
-    Progress,
-    Schedule,
-    Settings,
-    check_schedule,
-)
-from batchramp.schedules.parameters import momentum_coefficient, whole_number
+from batchramp.schedules.checks import check_schedule, decided, declared_events
+from batchramp.schedules.interface import Horizon, Progress, Schedule, Settings
 from batchramp.schedules.registry import load, make, named, names
+from batchramp.values import shown, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +79,14 @@ class Plan:
             ValueError: If the position lies outside the plan.
         """
         budget = self.horizon.budget
-        if not 0 <= position < budget:
+        if not 0 <= whole("position", position) < budget:
             raise ValueError(
                 f"position must be at least 0 and below {budget} (the budget), "
-                f"got {position!r}"
+                f"got {shown(position)}"
             )
         index = bisect_right(self._starts, position) - 1
         progress = self._held_by(index, position)
-        settings, _ = self.schedule.decide(progress, None, self._state)
-        return settings
+        return decided(self.schedule, self.horizon, progress, self._state)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""
@@ -162,7 +155,7 @@ def plan(
             "schedule must be a name to take parameters, got a schedule and "
             f"{', '.join(sorted(parameters))}"
         )
-    check_schedule(schedule)
+    schedule = check_schedule(schedule)
     if schedule.evidence:
         raise ValueError(
             f"schedule must be static to be planned, got {schedule.name!r}, which "
@@ -220,7 +213,7 @@ class _Marks:
 def _lay(schedule: Schedule, horizon: Horizon) -> _Laid:
     """Jumps from event to event, deciding settings at each."""
     state = schedule.init(horizon)
-    events = schedule.events(horizon)
+    events = declared_events(schedule, horizon)
     position_marks = _Marks(event.position for event in events)
     update_marks = _Marks(event.update for event in events)
     cutter = _cutter(horizon)
@@ -229,8 +222,7 @@ def _lay(schedule: Schedule, horizon: Horizon) -> _Laid:
     samples = 0
     at = Progress(0, 0)
     while at.position < horizon.budget:
-        settings, _ = schedule.decide(at, None, state)
-        _check_settings(schedule, horizon, settings, at)
+        settings = decided(schedule, horizon, at, state)
         size = settings.batch_size
         if not runs or runs[-1][1] != size:
             runs.append((at.position, size))
@@ -248,7 +240,7 @@ def _lay(schedule: Schedule, horizon: Horizon) -> _Laid:
             until_update=update_marks.after(at.update),
         )
         last = _advance(horizon, at, size, until_update=after.update - 1)
-        last_settings, _ = schedule.decide(last, None, state)
+        last_settings = decided(schedule, horizon, last, state)
         _check_constant(schedule, at, settings, last, last_settings)
         # Not `after`, which is where the next batch of this size would begin: a smaller
         # one may still fit into the tail.
@@ -293,27 +285,6 @@ def _advance(
             until_update,
         )
     )
-
-
-def _check_settings(
-    schedule: Schedule, horizon: Horizon, settings: Settings, at: Progress
-) -> None:
-    where = f"schedule {schedule.name!r} at position {at.position}"
-    try:
-        size = whole_number("batch_size", settings.batch_size)
-        positive_or_zero = settings.lr >= 0 and isfinite(settings.lr)
-        momentum_coefficient(settings.momentum)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    if not positive_or_zero:
-        raise ValueError(
-            f"{where}: lr must be finite and at least 0, got {settings.lr!r}"
-        )
-    if size > horizon.num_samples:
-        raise ValueError(
-            f"{where}: batch_size must be at most {horizon.num_samples} (the number of "
-            f"samples), got {size}"
-        )
 
 
 def _check_constant(

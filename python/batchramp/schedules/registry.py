@@ -9,8 +9,10 @@ from typing import Any
 
 from batchramp.names import find_entry_point, suggest
 from batchramp.schedules import adaptive, baselines, smith, umeda
-from batchramp.schedules.interface import Schedule, check_schedule
+from batchramp.schedules.checks import check_schedule
+from batchramp.schedules.interface import Schedule
 from batchramp.user_code.loading import UserCode
+from batchramp.values import plain_text, shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ def named(name: str) -> Named:
     Raises:
         ValueError: If there is no such schedule.
     """
-    if name not in _NAMED:
+    if plain_text("schedule", name) not in _NAMED:
         raise ValueError(suggest("schedule", name, _NAMED))
     return _NAMED[name]
 
@@ -127,7 +129,9 @@ def make(name: str, /, **parameters: Any) -> Schedule:
     Raises:
         ValueError: If the name or a parameter is unknown, or a value is not valid.
     """
-    if name not in _NAMED and (point := find_entry_point(ENTRY_POINTS, name)):
+    if plain_text("schedule", name) not in _NAMED and (
+        point := find_entry_point(ENTRY_POINTS, name)
+    ):
         return _own(name, point.load(), parameters)
     return _call(name, named(name).factory, parameters)
 
@@ -163,14 +167,13 @@ def _own(spec: str, found: object, parameters: dict[str, Any]) -> Schedule:
         schedule = _call(spec, found, parameters)
     else:
         raise ValueError(
-            f"{spec} must be a Schedule, a class or a factory, got {found!r}"
+            f"{spec} must be a Schedule, a class or a factory, got {shown(found)}"
         )
     if not isinstance(schedule, Schedule):
         raise ValueError(
-            f"{spec} must return a batchramp.schedules.Schedule, got {schedule!r}"
+            f"{spec} must return a batchramp.schedules.Schedule, got {shown(schedule)}"
         )
-    check_schedule(schedule)
-    return schedule
+    return check_schedule(schedule)
 
 
 def summaries() -> dict[str, str]:

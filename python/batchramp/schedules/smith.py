@@ -32,6 +32,9 @@ EPOCHS = 200
 
 _MILESTONES = (0.3, 0.6, 0.8)
 
+# The most bits of an exact power of a factor, whose common divisors are searched for.
+_MAX_BITS = 2**15
+
 
 def smith_decay(
     *,
@@ -216,6 +219,12 @@ def _smith(
     momentum = momentum_coefficient(momentum)
     exact_factor = _exact_above_one(factor)
     events = parse_milestones(milestones)
+    most = _MAX_BITS // max(map(int.bit_length, exact_factor.as_integer_ratio()))
+    if len(events) > most:
+        raise ValueError(
+            f"milestones must be at most {most} for a factor of {float(exact_factor):g}, "
+            f"whose powers are exact, got {len(events)}"
+        )
     values: dict[str, Any] = {"lr": lr, "batch_size": batch_size}
     largest = batch_size
     if max_batch_size is not None:
