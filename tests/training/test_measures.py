@@ -86,27 +86,26 @@ def test_only_what_is_asked_for_is_measured():
     assert failed == {}
 
 
-def not_differentiable_twice():
-    class Once(torch.autograd.Function):
+def without_a_gradient():
+    class Never(torch.autograd.Function):
         @staticmethod
         def forward(context, values):
             return values.clone()
 
         @staticmethod
-        @torch.autograd.function.once_differentiable
         def backward(context, gradient):
-            return gradient.numpy() and gradient  # NumPy: a user's own mistake
+            raise NotImplementedError("backward")
 
     def loss(outputs, targets):
         return nn.functional.cross_entropy(
-            Once.apply(outputs), targets, reduction="none"
+            Never.apply(outputs), targets, reduction="none"
         )
 
-    return Workload(name="once", load=WORKLOAD.load, model=make_model, loss=loss)
+    return Workload(name="never", load=WORKLOAD.load, model=make_model, loss=loss)
 
 
 def test_a_measure_that_fails_costs_its_own_columns():
-    subject = replace(make_subject(), workload=not_differentiable_twice())
+    subject = replace(make_subject(), workload=without_a_gradient())
     asked = {"gradient_norm", "sharpness", "variance", "noise_scale", "batch_mean"}
     found, failed = measure(subject, asked)
     # The loss itself can be measured, though its gradient cannot.
