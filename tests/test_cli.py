@@ -143,6 +143,8 @@ def test_a_parameter_is_json_or_else_a_string(call_json):
         (["report", "/none"], ["/none", "suite.toml"]),
         (["compare", "/none"], ["NEW"]),
         (["compare", "/none", "/none"], ["/none", "suite.toml"]),
+        (["compare", "/none,", "/none"], ["commas", "'/none,'"]),
+        (["compare", "/none,/none", "/none"], ["must differ", "/none twice"]),
         (["list", "more"], ["more"]),
     ],
 )
@@ -168,6 +170,8 @@ def test_errors_of_files_are_one_line_too(call, folder):
         ["report", folder / "run", "--html", folder / "none" / "x.html"],
         ["run", folder / "tiny.toml", "--out", folder / "file"],
         ["compare", folder / "run", folder / "run", "--margin", "nan"],
+        ["compare", folder / "run", folder / "run", "--only", "update"],
+        ["compare", folder / "run", f"{folder / 'run'},{folder / 'file'}"],
         ["report", folder],
         ["report", damaged],
         ["compare", folder / "run", damaged],
@@ -283,16 +287,29 @@ def test_compare_tells_by_its_exit_code(call, call_json, folder, tmp_path):
     code, out, err = call("compare", run, run)
     assert (code, err) == (0, "")
     assert "equal" in out
-    # Other plans are a change; one trial, of another seed, has no interval.
+    assert out.startswith("Fine: ")
+    # Another batch size was asked: not comparable; and so is one other seed.
     other = tmp_path / "other.toml"
     other.write_text(SUITE.replace("batch_size = 16 }", "batch_size = 8 }"))
     assert call("run", other, "--out", tmp_path / "other")[0] == 0
-    assert call("compare", run, tmp_path / "other")[0] == 1
+    code, out, err = call("compare", run, tmp_path / "other")
+    assert (code, err) == (3, "")
+    assert out.startswith("Cannot tell: ")
+    assert "set.batch_size is 16 in base, 8 in new" in " ".join(out.split())
     other.write_text(SUITE.replace("threads", "first_seed = 7\nthreads"))
     assert call("run", other, "--seeds", 1, "--out", tmp_path / "one")[0] == 0
     code, out, err = call("compare", run, tmp_path / "one", "--json")
     assert (code, err) == (3, "")
     assert json.loads(out)["exit_code"] == 3
+    # Runs of one side stand with commas between; what is looked at can be chosen.
+    several = ",".join(f"{tmp_path}/{name}" for name in ("a", "b", "c"))
+    for copy in several.split(","):
+        shutil.copytree(run, copy)
+    only = ("--only", "metric,planned_updates", "--only", "updates")
+    found = call_json("compare", several, several, *only)
+    assert (found["base_runs"], found["exit_code"]) == (3, 0)
+    named = {row["quantity"] for row in found["rows"]}
+    assert named == {"metric", "planned_updates", "updates"}
 
 
 def test_list_names_what_there_is(call, call_json):

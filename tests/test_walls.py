@@ -38,12 +38,18 @@ BELOW = {
 }
 
 FRAMES_ONLY = (
+    "comparability",
+    "comparison",
+    "comparison_notes",
+    "gate_statistics",
     "errors",
     "measured",
     "notes",
+    "pairing",
     "passages",
     "results",
     "statistics",
+    "swaps",
     "tables",
     "targets",
     "trial_files",
@@ -94,6 +100,13 @@ def test_tables_read_files_and_frames_only(name):
     outside = {"polars", "numpy", "scipy", "tomli_w", *sys.stdlib_module_names}
     for used in imports(PACKAGE / "benchmark" / f"{name}.py"):
         assert used in inside or used.partition(".")[0] in outside, used
+
+
+def test_nothing_imports_scipy_stats():
+    """It takes longer than all the rest of a table together."""
+    for path in MODULES.values():
+        for used in imports(path):
+            assert not used.startswith("scipy.stats"), path
 
 
 def loaded_after(code, *among):

@@ -289,26 +289,44 @@ def report(folder: str, html: str | None, as_json: bool) -> int:
     "--margin",
     default=0.1,
     show_default=True,
-    help="How much slower is still the same.",
+    help="How much slower is still the same; of a metric, the share that may be lost.",
+)
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="LIST",
+    help="Quantities to look at, with commas: any of planned_updates, updates, samples, "
+    "train_seconds, metric, total_train_seconds.  [default: all]",
 )
 @_json
-def compare(base: str, new: str, margin: float, as_json: bool) -> int:
-    """Tell whether run NEW is slower than run BASE; for gates in CI.
+def compare(
+    base: str, new: str, margin: float, only: tuple[str, ...], as_json: bool
+) -> int:
+    """Tell whether run NEW is worse than run BASE; for gates in CI.
 
-    Exit code 0: no slower than the margin; 1: slower, or planned updates differ; 3: the
-    intervals are too wide to tell.
+    Each side is a results folder, or at least three with commas between. Exit code 0:
+    within the margin; 1: slower, worse, another plan, or a trial failed; 3: cannot
+    tell, or the runs were asked different things.
 
     \b
     batchramp compare runs/main runs/branch --margin 0.1
+    batchramp compare runs/main runs/branch --only updates,metric
+    batchramp compare a1,a2,a3 b1,b2,b3
     """
     from batchramp.benchmark.compare import compare as compare_results
+    from batchramp.benchmark.compare import read_side
+    from batchramp.benchmark.comparison import QUANTITIES
     from batchramp.benchmark.comparison_view import (
         comparison_to_json,
         render_comparison,
     )
-    from batchramp.benchmark.results import read_results
 
-    found = compare_results(read_results(base), read_results(new), margin=margin)
+    found = compare_results(
+        read_side(base),
+        read_side(new),
+        margin=margin,
+        only=",".join(only).split(",") if only else QUANTITIES,
+    )
     if as_json:
         click.echo(json.dumps(comparison_to_json(found), indent=2))
     else:

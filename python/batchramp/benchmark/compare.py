@@ -1,379 +1,354 @@
-"""The gate: is a new run slower than a base run, by more than noise and a margin?
+"""The gate: is a new run worse than a base run, by more than noise and a margin?
 
-Planned updates are compared exactly. Updates and seconds to a target are compared by an
-interval of their ratio, except that runs of the very same trials (equal ids, so equal
-inputs) must repeat their updates exactly, and pair their seconds by seed.
+Everything is paired by seed, whatever the trials' ids. Planned updates are compared
+exactly. The rest is judged by one-sided tests, corrected over all rows looked at, and by
+intervals; `docs/compare.md` has the rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import polars as pl
+from batchramp.benchmark import comparison_notes, statistics
+from batchramp.benchmark.comparison import (
+    AT_END,
+    QUANTITIES,
+    SECONDS,
+    Comparison,
+    ComparisonRow,
+    Quantity,
+    Verdict,
+)
+from batchramp.benchmark.gate_statistics import (
+    GATE_LEVEL,
+    MIN_PAIRS,
+    MIN_RUNS,
+    Finding,
+    metric_finding,
+    pairs_to_decide,
+    ratio_finding,
+    runs_finding,
+)
+from batchramp.benchmark.pairing import TO_TARGET, Pairing, Run, TargetKey
+from batchramp.benchmark.results import Results, read_results
+from batchramp.names import suggest
 
-from batchramp.benchmark import statistics
-from batchramp.benchmark.passages import passages
-from batchramp.benchmark.results import Results
-from batchramp.benchmark.targets import Target, parse_target
+ONE_RUN = "one run a side: drift between runs is not in this interval"
 
-Verdict = Literal["same", "slower", "undecided", "equal", "changed", "not reached"]
-Quantity = Literal["planned_updates", "updates", "train_seconds", "total_train_seconds"]
-
-_FAILING: tuple[Verdict, ...] = ("slower", "changed")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComparisonRow:
-    """One quantity of one schedule, in both runs."""
-
-    schedule: str
-    quantity: Quantity
-    """`planned_updates` of the plan; `updates` and `train_seconds` to a target;
-    `total_train_seconds` of a whole trial, `inf` where it diverged."""
-    target: str | None
-    """The target, where the quantity has one."""
-    base: float | None
-    """In the base run: the geometric mean or the median, whichever the ratio is of;
-    `inf` for "not reached"; None without a trial."""
-    new: float | None
-    """In the new run, likewise."""
-    base_reached: int
-    """Trials of the base run with a finite value, of `base_trials`."""
-    base_trials: int
-    new_reached: int
-    """Trials of the new run with a finite value, of `new_trials`."""
-    new_trials: int
-    ratio: float | None
-    """New over base: above 1 is slower; None where undefined."""
-    low: float | None
-    """Bounds of the ratio; None where compared exactly or no interval can be given."""
-    high: float | None
-    level: float | None
-    """Level of the bounds."""
-    verdict: Verdict
-    """`equal` or `changed`: compared exactly; `slower`: the interval lies above 1 +
-    margin; `same`: its upper end does not exceed that; `undecided`: neither;
-    `not reached`: in neither run, so that there is nothing to compare or to gate."""
-    detectable: float | None
-    """Where undecided: the ratio from which this spread would have shown `slower`."""
-    note: str
-    """Why nothing could be compared, or what differs; empty otherwise."""
+Values = list[list[float]]
+"""Of one side: by run, then by pair; `inf` for a miss."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """A new run beside a base run."""
-
-    margin: float
-    """Slowdown that passes: 0.1 lets 10% through."""
-    rows: tuple[ComparisonRow, ...]
-    notes: tuple[str, ...]
-    """Schedules, targets and trials that only one run has."""
-
-    @property
-    def exit_code(self) -> int:
-        """1 if anything is slower or changed, else 3 if undecided, else 0."""
-        verdicts = {row.verdict for row in self.rows}
-        if verdicts.intersection(_FAILING):
-            return 1
-        return 3 if "undecided" in verdicts else 0
-
-    def to_dicts(self) -> list[dict[str, Any]]:
-        """The rows as dictionaries; bounds may be `inf`."""
-        return [asdict(row) for row in self.rows]
-
-
-def compare(base: Results, new: Results, margin: float = 0.1) -> Comparison:
-    """Compare a new run with a base run, schedule by schedule, by label.
+def compare(
+    base: Results | Sequence[Results],
+    new: Results | Sequence[Results],
+    margin: float = 0.1,
+    only: Iterable[str] = QUANTITIES,
+) -> Comparison:
+    """Compare a new run with a base run, schedule by schedule and seed by seed.
 
     Args:
-        base: The run to hold up to.
-        new: The run to judge.
-        margin: Slowdown that passes, finite and at least 0.
+        base: The run to hold up to; or at least 3 runs of it, which makes the run the
+            unit of the seconds.
+        new: The run to judge; or at least 3.
+        margin: Slowdown that passes, finite and at least 0; of the metric, the loss as
+            a share of the base's.
+        only: The quantities to look at, and to correct over, of `QUANTITIES`.
 
     Returns:
-        Per schedule of both runs: planned updates; updates and seconds to each target
-        of both; total train seconds, a diverged trial's being infinite. Ratios are of
-        geometric means where every trial got there, else of medians.
+        Rows for every schedule that all runs have, quantities in the order of
+        `QUANTITIES`.
 
     Raises:
-        ValueError: `margin` is out of range, the runs are of different workloads, or
-            they share no schedule.
+        ValueError: `margin` is out of range, `only` names none or an unknown quantity,
+            or the sides have a number of runs that cannot be compared.
     """
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin must be finite and at least 0, got {margin}")
-    workloads = [_workload(results) for results in (base, new)]
-    if workloads[0] != workloads[1]:
+    looked = _quantities(only)
+    sides = _sides(base, new)
+    runs = [run for side in sides for run in side]
+    pairings = [
+        Pairing(label, *sides)
+        for label in runs[0].entries
+        if all(label in run.entries for run in runs)
+    ]
+    drafts = [
+        draft for pairing in pairings for draft in _drafts(pairing, looked, margin)
+    ]
+    rows = _judged(drafts)
+    notes = comparison_notes.of_runs(*sides)
+    to_target = any(quantity in TO_TARGET for quantity in looked)
+    for pairing in pairings:
+        notes += comparison_notes.of_trials(pairing)
+        notes += comparison_notes.of_targets(pairing) if to_target else []
+        notes += comparison_notes.of_nothing(pairing.label, rows)
+    notes += comparison_notes.of_differences(pairings)
+    return Comparison(
+        margin=margin,
+        base_runs=len(sides[0]),
+        new_runs=len(sides[1]),
+        rows=tuple(rows),
+        notes=tuple(sorted(notes, key=lambda note: (1, 3, 0).index(note.code))),
+    )
+
+
+def read_side(argument: str) -> list[Results]:
+    """Read the run, or the runs with commas between, that one argument names.
+
+    Args:
+        argument: A results folder, whose name may hold commas; or several.
+
+    Raises:
+        ValueError: A folder is none of results, is damaged, is named twice, or a name
+            is empty.
+    """
+    if "," not in argument or Path(argument).expanduser().exists():
+        return [read_results(argument)]
+    names = argument.split(",")
+    if "" in names:
+        raise ValueError(f"runs must be folders with commas between, got {argument!r}")
+    folders = [Path(name).expanduser().resolve() for name in names]
+    for name, folder in zip(names, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ValueError(f"runs of a side must differ, got {name} twice")
+    return [read_results(name) for name in names]
+
+
+def _quantities(only: Iterable[str]) -> list[Quantity]:
+    asked = {name.strip() for name in only}
+    for name in sorted(asked):
+        if name not in QUANTITIES:
+            raise ValueError(suggest("quantity", name, QUANTITIES))
+    if not asked:
+        raise ValueError(f"only must name a quantity, of {', '.join(QUANTITIES)}")
+    return [quantity for quantity in QUANTITIES if quantity in asked]
+
+
+def _sides(
+    base: Results | Sequence[Results], new: Results | Sequence[Results]
+) -> tuple[list[Run], list[Run]]:
+    sides = []
+    for name, given in (("base", base), ("new", new)):
+        results = [given] if isinstance(given, Results) else list(given)
+        if len({id(one) for one in results}) < len(results):
+            raise ValueError(f"{name} must be runs of its own each, got one twice")
+        sides.append(
+            [
+                Run(f"{name} {number}" if number > 1 else name, one)
+                for number, one in enumerate(results, start=1)
+            ]
+        )
+    counts = [len(side) for side in sides]
+    if counts != [1, 1] and min(counts) < MIN_RUNS:
         raise ValueError(
-            "compare needs two runs of one workload, got "
-            f"{workloads[0]!r} and {workloads[1]!r}"
+            f"compare needs one run a side, or at least {MIN_RUNS} on each, got "
+            f"{counts[0]} and {counts[1]}"
         )
-    sides = [_entries(results) for results in (base, new)]
-    labels = [label for label in sides[0] if label in sides[1]]
-    if not labels:
-        raise ValueError(
-            "compare needs a schedule that both runs have, got "
-            f"{', '.join(sides[0])} and {', '.join(sides[1])}"
-        )
-    notes = _only(sides[0], sides[1], "base") + _only(sides[1], sides[0], "new")
-    passed = [passages(results) for results in (base, new)]
-    rows: list[ComparisonRow] = []
-    for label in labels:
-        entries = [side[label] for side in sides]
-        runs = [_Run.of(results, label) for results in (base, new)]
-        mine = [frame.filter(schedule=label) for frame in passed]
-        notes += _missing(label, runs, entries) + _unshared_targets(label, entries)
-        rows.append(_planned(label, entries))
-        rows += _schedule_rows(label, entries, runs, mine, margin)
-    return Comparison(margin=margin, rows=tuple(rows), notes=tuple(notes))
+    return sides[0], sides[1]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Run:
-    """The trials of one schedule in one run."""
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A row before its neighbours are heard."""
 
-    ids: frozenset[str]
-    failed: int
-    diverged: int
-    seconds: dict[int, float]
-    """Total train seconds of each finished trial, by seed; `inf` for a diverged one."""
-
-    @staticmethod
-    def of(results: Results, label: str) -> _Run:
-        ends = (
-            results.rows.filter(schedule=label)
-            .sort("position")
-            .group_by("trial")
-            .agg(pl.col("seed", "status", "train_seconds").last())
-        )
-        return _Run(
-            ids=frozenset(ends["trial"]),
-            failed=ends.filter(status="failed").height,
-            diverged=ends.filter(status="diverged").height,
-            seconds=_by_seed(ends.filter(status="finished"), "train_seconds")
-            | dict.fromkeys(ends.filter(status="diverged")["seed"], math.inf),
-        )
+    row: ComparisonRow
+    """As it stands if nothing is tested."""
+    finding: Finding | None = None
+    """What its verdict is still to come from."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Question:
-    """What is asked of one row: values by seed, `inf` for a miss."""
-
-    schedule: str
-    quantity: Quantity
-    target: str | None
-    base: dict[int, float]
-    new: dict[int, float]
-    paired: bool
-    margin: float
-
-    def row(
-        self,
-        verdict: Verdict,
-        ratio: statistics.Ratio | None = None,
-        note: str = "",
-        detectable: float | None = None,
-        centers: tuple[float | None, float | None] | None = None,
-    ) -> ComparisonRow:
-        base, new = centers or (
-            statistics.median(list(self.base.values())),
-            statistics.median(list(self.new.values())),
-        )
-        return ComparisonRow(
-            schedule=self.schedule,
-            quantity=self.quantity,
-            target=self.target,
-            base=base,
-            new=new,
-            base_reached=sum(map(math.isfinite, self.base.values())),
-            base_trials=len(self.base),
-            new_reached=sum(map(math.isfinite, self.new.values())),
-            new_trials=len(self.new),
-            ratio=ratio.estimate if ratio else None,
-            low=ratio.low if ratio else None,
-            high=ratio.high if ratio else None,
-            level=ratio.level if ratio else None,
-            verdict=verdict,
-            detectable=detectable,
-            note=note or (ratio.note if ratio else ""),
-        )
+def _drafts(
+    pairing: Pairing, looked: Sequence[Quantity], margin: float
+) -> list[_Draft]:
+    to_target = [quantity for quantity in looked if quantity in TO_TARGET]
+    at_end = [quantity for quantity in looked if quantity in AT_END]
+    drafts = [_Draft(_planned(pairing))] if "planned_updates" in looked else []
+    for key in pairing.targets():
+        drafts += [_draft(pairing, quantity, key, margin) for quantity in to_target]
+    return drafts + [_draft(pairing, quantity, None, margin) for quantity in at_end]
 
 
-def _schedule_rows(
-    label: str,
-    entries: list[dict[str, Any]],
-    runs: list[_Run],
-    passed: list[pl.DataFrame],
-    margin: float,
-) -> list[ComparisonRow]:
-    """One schedule's races and total; every list holds base's, then new's."""
-    repeated = bool(runs[0].ids) and runs[0].ids == runs[1].ids
-
-    def question(
-        quantity: Quantity, target: str | None, values: list[dict[int, float]]
-    ) -> _Question:
-        return _Question(
-            schedule=label,
-            quantity=quantity,
-            target=target,
-            base=values[0],
-            new=values[1],
-            paired=repeated,
-            margin=margin,
-        )
-
-    rows = []
-    base_targets, new_targets = map(_targets, entries)
-    for key, target in base_targets.items():
-        if key not in new_targets:
-            continue
-        texts = (target.text, new_targets[key].text)
-        looks = [
-            frame.filter(target=text) for frame, text in zip(passed, texts, strict=True)
-        ]
-        updates = [_by_seed(frame, "updates") for frame in looks]
-        seconds = [_by_seed(frame, "train_seconds") for frame in looks]
-        judge = _exactly if repeated else _by_ratio
-        rows.append(judge(question("updates", target.text, updates)))
-        rows.append(_by_ratio(question("train_seconds", target.text, seconds)))
-    totals = [run.seconds for run in runs]
-    rows.append(_by_ratio(question("total_train_seconds", None, totals)))
-    return rows
-
-
-def _planned(label: str, entries: list[dict[str, Any]]) -> ComparisonRow:
-    before, after = (entry["planned_updates"] for entry in entries)
-    adaptive = before is None and after is None
-    return ComparisonRow(
-        schedule=label,
-        quantity="planned_updates",
-        target=None,
+def _planned(pairing: Pairing) -> ComparisonRow:
+    plans = [run.entries[pairing.label]["planned_updates"] for run in pairing.runs]
+    before, after = plans[0], plans[len(pairing.base)]
+    verdict: Verdict = "equal" if len(set(plans)) == 1 else "changed"
+    note = "" if any(plans) else "adaptive: nothing is planned"
+    if not pairing.alike:
+        verdict, note = "undecided", "no seed was asked the same on both sides"
+    return replace(
+        _blank(pairing, "planned_updates"),
         base=before,
         new=after,
+        pairs=len(pairing.alike),
+        ratio=after / before if before and after else None,
+        verdict=verdict,
+        note=note,
+    )
+
+
+def _draft(
+    pairing: Pairing, quantity: Quantity, key: TargetKey | None, margin: float
+) -> _Draft:
+    values = [run.values(pairing.label, quantity, key) for run in pairing.runs]
+    looks = pairing.pairs if key is None else pairing.pairs_at_same_looks(key[0])
+    seeds = [seed for seed in looks if all(seed in by_seed for by_seed in values)]
+    reached = [sum(map(math.isfinite, side.values())) for side in values]
+    first = len(pairing.base)
+    row = replace(
+        _blank(pairing, quantity),
+        target=pairing.runs[0].targets(pairing.label)[key].text if key else None,
+        base_reached=reached[0],
+        base_trials=len(values[0]),
+        new_reached=reached[first],
+        new_trials=len(values[first]),
+        pairs=len(seeds),
+    )
+    if not seeds:
+        elsewhere = f": {key[0]} was measured at other looks" if key else ""
+        only_looks = elsewhere if len(looks) < len(pairing.pairs) else ""
+        return _Draft(replace(row, note=f"no pair{only_looks}"))
+    told = [[by_seed[seed] for seed in seeds] for by_seed in values]
+    if all(math.isinf(value) for run in told for value in run):
+        return _Draft(_nothing(pairing, row, seeds))
+    judge = _seconds if quantity in SECONDS else _learning
+    return judge(pairing, row, told[:first], told[first:], margin)
+
+
+def _nothing(
+    pairing: Pairing, row: ComparisonRow, seeds: Sequence[int]
+) -> ComparisonRow:
+    """A row of which no trial has a value; to diverge on every seed is one."""
+    if row.quantity != "metric":
+        row = replace(row, base=math.inf, new=math.inf)
+        return replace(row, verdict="not reached", note="not reached on either side")
+    if pairing.all_diverged(seeds):
+        return replace(row, verdict="equal", note="diverged on both sides")
+    return replace(row, verdict="not reached", note="no metric on either side")
+
+
+def _learning(
+    pairing: Pairing, row: ComparisonRow, base: Values, new: Values, margin: float
+) -> _Draft:
+    """Updates, samples or the metric: they repeat, so each side's runs must agree."""
+    higher = pairing.higher_is_better()
+    if row.quantity == "metric":
+        worse = higher is None or higher
+        finding = metric_finding(base[0], new[0], margin, higher_is_better=worse)
+    else:
+        finding = ratio_finding(base[0], new[0], margin)
+    for name, side in (("base", base), ("new", new)):
+        unequal = sum(len(set(of_seed)) > 1 for of_seed in zip(*side, strict=True))
+        if unequal:
+            note = f"the runs of {name} differ on {unequal} of {row.pairs} seeds"
+            return _Draft(replace(_centred(row, finding), note=note))
+    if base[0] == new[0]:
+        return _Draft(replace(_centred(row, finding), verdict="equal"))
+    if row.quantity == "metric" and higher is None:
+        note = "no target on the metric says which way is better"
+        return _Draft(replace(_bounded(row, finding), verdict="not judged", note=note))
+    return _Draft(_bounded(row, finding), finding)
+
+
+def _seconds(
+    pairing: Pairing, row: ComparisonRow, base: Values, new: Values, margin: float
+) -> _Draft:
+    """Seconds: over seeds with one run a side, else over runs."""
+    clock = pairing.other_clock()
+    if len(base) == 1:
+        finding = ratio_finding(base[0], new[0], margin)
+        row = replace(row, note=ONE_RUN)
+    else:
+        by_seed = list(zip(*base, *new, strict=True))
+        kept = [
+            index
+            for index, of_seed in enumerate(by_seed)
+            if all(0 < value < math.inf for value in of_seed)
+        ]
+        missed = sum(math.inf in of_seed for of_seed in by_seed) - sum(
+            set(of_seed) == {math.inf} for of_seed in by_seed
+        )
+        if missed or not kept:
+            note = f"{missed} of {row.pairs} seeds: reached in some runs only"
+            return _Draft(replace(row, note=note))
+        finding = runs_finding(_only(kept, base), _only(kept, new), margin)
+    if clock:
+        note = f"not compared: other {clock}"
+        return _Draft(replace(_centred(row, finding), note=note))
+    if base == new:
+        return _Draft(replace(_centred(row, finding), verdict="equal", note=""))
+    return _Draft(_bounded(row, finding), finding)
+
+
+def _only(kept: Sequence[int], side: Values) -> Values:
+    return [[run[index] for index in kept] for run in side]
+
+
+def _judged(drafts: Sequence[_Draft]) -> list[ComparisonRow]:
+    """Give every tested row its verdict, by Holm's p over all of them."""
+    tested = [draft.finding for draft in drafts if draft.finding]
+    adjusted = iter(statistics.holm([finding.p for finding in tested]))
+    return [
+        _decided(draft.row, draft.finding, next(adjusted), len(tested))
+        if draft.finding
+        else draft.row
+        for draft in drafts
+    ]
+
+
+def _decided(
+    row: ComparisonRow, finding: Finding, p: float, family: int
+) -> ComparisonRow:
+    if p < GATE_LEVEL:
+        verdict: Verdict = "worse" if row.quantity == "metric" else "slower"
+        return replace(row, p=p, verdict=verdict)
+    if finding.within:
+        return replace(row, p=p, verdict="same")
+    few = ""
+    if finding.method == "swaps" and finding.pairs < pairs_to_decide(family):
+        few = f"with misses, {family} rows need {pairs_to_decide(family)} pairs"
+    elif finding.method == "pairs" and finding.pairs < MIN_PAIRS:
+        few = f"no interval below {MIN_PAIRS} pairs"
+    note = "; ".join(part for part in (few, row.note) if part)
+    return replace(row, p=p, detectable=finding.detectable(family), note=note)
+
+
+def _blank(pairing: Pairing, quantity: Quantity) -> ComparisonRow:
+    return ComparisonRow(
+        schedule=pairing.label,
+        quantity=quantity,
+        target=None,
+        base=None,
+        new=None,
         base_reached=0,
         base_trials=0,
         new_reached=0,
         new_trials=0,
-        ratio=after / before if before and after else None,
+        pairs=0,
+        seeds=pairing.seeds,
+        ratio=None,
+        difference=None,
         low=None,
         high=None,
-        level=None,
-        verdict="equal" if before == after else "changed",
+        p=None,
+        verdict="undecided",
         detectable=None,
-        note="adaptive: nothing is planned" if adaptive else "",
+        note="",
     )
 
 
-def _exactly(question: _Question) -> ComparisonRow:
-    """The same trials must have made the same updates, seed by seed."""
-    seeds = question.base.keys() & question.new.keys()
-    if not seeds:
-        return question.row("undecided", note="no seed that both runs counted")
-    different = sum(question.base[seed] != question.new[seed] for seed in seeds)
-    if different:
-        note = f"{different} of {len(seeds)} seeds differ in the same trial"
-        return question.row("changed", note=note)
-    return question.row("equal")
+def _centred(row: ComparisonRow, finding: Finding) -> ComparisonRow:
+    """The row with what its two sides came to."""
+    row = replace(row, base=finding.base, new=finding.new)
+    if finding.is_ratio:
+        return replace(row, ratio=finding.estimate)
+    return replace(row, difference=finding.estimate)
 
 
-def _by_ratio(question: _Question) -> ComparisonRow:
-    base, new = list(question.base.values()), list(question.new.values())
-    if not base or not new:
-        empty = "base" if not base else "new"
-        return question.row("undecided", note=f"no trial of {empty} counts")
-    if all(map(math.isinf, (*base, *new))):
-        return question.row("not reached", note="not reached in either run")
-    ratio = _ratio(question)
-    if ratio.low is None and question.paired and question.base == question.new:
-        return question.row("equal")
-    centers = None
-    if ratio.method != "medians":
-        centers = (_geometric_mean(base), _geometric_mean(new))
-    verdict: Verdict = "undecided"
-    detectable = None
-    threshold = 1 + question.margin
-    if ratio.low is not None and ratio.high is not None:
-        if ratio.low > threshold:
-            verdict = "slower"
-        elif ratio.high <= threshold:
-            verdict = "same"
-        elif ratio.low > 0 and ratio.estimate is not None:
-            detectable = threshold * ratio.estimate / ratio.low
-            detectable = detectable if math.isfinite(detectable) else None
-    return question.row(verdict, ratio, detectable=detectable, centers=centers)
-
-
-def _ratio(question: _Question) -> statistics.Ratio:
-    if question.paired:
-        seeds = sorted(question.base.keys() & question.new.keys())
-        pairs = [(question.new[seed], question.base[seed]) for seed in seeds]
-        # A seed that missed in both runs says nothing of their seconds.
-        pairs = [pair for pair in pairs if not all(map(math.isinf, pair))]
-        if pairs and all(0 < value < math.inf for pair in pairs for value in pair):
-            return statistics.ratio_of_pairs(
-                [value for value, _ in pairs], [value for _, value in pairs]
-            )
-    return statistics.ratio(list(question.new.values()), list(question.base.values()))
-
-
-def _geometric_mean(values: list[float]) -> float:
-    """Of the finite values: a pair that missed together has no seconds to compare."""
-    reached = [value for value in values if math.isfinite(value)]
-    return math.exp(math.fsum(map(math.log, reached)) / len(reached))
-
-
-def _workload(results: Results) -> str:
-    names = results.rows["workload"].unique().sort().to_list()
-    return ", ".join(names) or str(results.suite.get("workload"))
-
-
-def _entries(results: Results) -> dict[str, dict[str, Any]]:
-    return {row["schedule"]: row for row in results.entries.iter_rows(named=True)}
-
-
-def _only(mine: Mapping[str, Any], others: Mapping[str, Any], name: str) -> list[str]:
-    return [f"{label}: only in {name}" for label in mine if label not in others]
-
-
-def _targets(entry: Mapping[str, Any]) -> dict[tuple[str, str, float], Target]:
-    targets = map(parse_target, entry["targets"])
-    # By value, so that 0.020 and 0.02 are one target.
-    return {
-        (target.column, target.direction, target.value): target for target in targets
-    }
-
-
-def _unshared_targets(label: str, entries: list[dict[str, Any]]) -> list[str]:
-    base, new = map(_targets, entries)
-    return [
-        f"{label}: target {target.text} only in {name}"
-        for mine, others, name in ((base, new, "base"), (new, base, "new"))
-        for key, target in mine.items()
-        if key not in others
-    ]
-
-
-def _missing(label: str, runs: list[_Run], entries: list[dict[str, Any]]) -> list[str]:
-    notes = []
-    for name, run, entry in zip(("base", "new"), runs, entries, strict=True):
-        unrun = max(entry["seeds"] - len(run.ids), 0)
-        told = [
-            f"{number} {word}"
-            for number, word in (
-                (run.diverged, "diverged"),
-                (run.failed, "failed"),
-                (unrun, "not run"),
-            )
-            if number
-        ]
-        if told:
-            notes.append(f"{label}, {name}, {entry['seeds']} seeds: {', '.join(told)}")
-    return notes
-
-
-def _by_seed(frame: pl.DataFrame, column: str) -> dict[int, float]:
-    ordered = frame.sort("seed")
-    return dict(zip(ordered["seed"], ordered[column], strict=True))
+def _bounded(row: ComparisonRow, finding: Finding) -> ComparisonRow:
+    """The row with all that its finding says but the verdict."""
+    row = _centred(row, finding)
+    return replace(row, low=finding.low, high=finding.high, pairs=finding.pairs)

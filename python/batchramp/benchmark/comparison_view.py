@@ -8,7 +8,13 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from batchramp.benchmark.compare import Comparison, ComparisonRow
+from batchramp.benchmark.comparison import (
+    FAILING,
+    LEARNING,
+    Comparison,
+    ComparisonRow,
+    Note,
+)
 from batchramp.benchmark.render import finite
 from batchramp.benchmark.sheet_table import sheet_table
 from batchramp.benchmark.sheets import (
@@ -19,36 +25,134 @@ from batchramp.benchmark.sheets import (
     bounds,
     count,
     number,
+    significant,
 )
+
+_TOLD = 2
+_OPENINGS = {0: "Fine", 1: "No", 3: "Cannot tell"}
+_STYLES = {0: "green", 1: "red", 3: "yellow"}
+_UNITS = {
+    "updates": "updates",
+    "samples": "samples",
+    "train_seconds": "seconds",
+    "total_train_seconds": "seconds",
+}
 
 
 def render_comparison(comparison: Comparison) -> RenderableType:
-    """The tables of `batchramp compare`, one per schedule, for 80 columns."""
-    labels = dict.fromkeys(row.schedule for row in comparison.rows)
-    parts: list[RenderableType] = []
-    for label in labels:
+    """The verdict in words, then one table per schedule, for 80 columns."""
+    verdict = verdict_in_words(comparison)
+    parts: list[RenderableType] = [
+        Text(verdict, style=f"bold {_STYLES[comparison.exit_code]}")
+    ]
+    parts += [_note(note) for note in comparison.notes]
+    for label in dict.fromkeys(row.schedule for row in comparison.rows):
         rows = [row for row in comparison.rows if row.schedule == label]
-        parts += [sheet_table(_comparison_sheet(label, rows), name_width=24), Text()]
-    explained = (
-        "New over base, intervals at 95%. slower: the interval lies above "
-        f"{1 + comparison.margin:g}; same: it ends at or below; undecided: neither. "
-        "equal and changed: compared exactly. inf: not reached."
-    )
-    notes = [Text(note) for note in comparison.notes]
-    return Group(*parts, *notes, Text(explained, style="dim"))
+        parts += [Text(), sheet_table(_sheet(label, rows), name_width=22)]
+    return Group(*parts, Text(), Text(_explained(comparison), style="dim"))
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as values that `json.dumps` takes with `allow_nan=False`."""
+    """A comparison as values that `json.dumps` takes with `allow_nan=False`.
+
+    Returns:
+        `verdict` in words, `exit_code`, `margin`, `base_runs`, `new_runs`, `notes` with
+        `code` and `text` each, and `rows`, the fields of `ComparisonRow` each. An
+        infinity becomes null: `base_reached` of `base_trials` says how many got there.
+    """
     return {
-        "margin": comparison.margin,
+        "verdict": verdict_in_words(comparison),
         "exit_code": comparison.exit_code,
-        "notes": list(comparison.notes),
+        "margin": comparison.margin,
+        "base_runs": comparison.base_runs,
+        "new_runs": comparison.new_runs,
+        "notes": [{"code": note.code, "text": note.text} for note in comparison.notes],
         "rows": [finite(row) for row in comparison.to_dicts()],
     }
 
 
-def _comparison_sheet(label: str, rows: list[ComparisonRow]) -> Sheet:
+def verdict_in_words(comparison: Comparison) -> str:
+    """Whether the gate opens, and why: one sentence that begins Fine, No or Cannot tell."""
+    code = comparison.exit_code
+    if code == 0:
+        return f"{_OPENINGS[code]}: {_why_fine(comparison)}."
+    reasons = [note.text for note in comparison.notes if note.code == code]
+    if code == 1:
+        failing = [row for row in comparison.rows if row.verdict in FAILING]
+        # Learning first: of one slowdown, it is the part that needs no clock.
+        failing.sort(
+            key=lambda row: (row.quantity not in LEARNING, -round(row.ratio or 0, 9))
+        )
+        reasons += map(_loss, failing)
+    else:
+        undecided = [row for row in comparison.rows if row.verdict == "undecided"]
+        # Of rows without a pair the notes say why.
+        reasons += [_doubt(row) for row in undecided if row.pairs or not reasons]
+    told = "; ".join(reasons[:_TOLD])
+    more = len(reasons) - _TOLD
+    return f"{_OPENINGS[code]}: {told}" + (f"; and {more} more." if more > 0 else ".")
+
+
+def _why_fine(comparison: Comparison) -> str:
+    rows = comparison.rows
+    equal = sum(row.verdict == "equal" for row in rows)
+    parts = [f"{equal} of {len(rows)} rows equal"]
+    same = sum(row.verdict == "same" for row in rows)
+    if same:
+        parts.append(f"{same} within the margin of {_percent(comparison.margin)}")
+    for verdict in ("not reached", "not judged"):
+        others = sum(row.verdict == verdict for row in rows)
+        if others:
+            parts.append(f"{others} {verdict}")
+    return ", ".join(parts)
+
+
+def _loss(row: ComparisonRow) -> str:
+    pairs = f"({_pairs(row)})"
+    if row.verdict == "changed":
+        return (
+            f"{row.schedule} plans {_planned(row.new)} updates, "
+            f"{_planned(row.base)} before"
+        )
+    if row.quantity == "metric":
+        side = f"{number(row.new, 4)}, {number(row.base, 4)} before"
+        return f"{row.schedule} ends at a metric of {side} {pairs}"
+    place = f"to {row.target}" if row.target else "for its budget"
+    if row.ratio is None or math.isinf(row.ratio):
+        reached = f"{row.new_reached} of {row.new_trials} trials"
+        before = f"{row.base_reached} of {row.base_trials} before"
+        return f"{row.schedule} gets {place} in {reached}, {before} {pairs}"
+    more = _percent(row.ratio - 1)
+    return f"{row.schedule} needs {more} more {_UNITS[row.quantity]} {place} {pairs}"
+
+
+def _doubt(row: ComparisonRow) -> str:
+    told = f"{row.schedule}, {_quantity(row)}"
+    estimate = row.difference if row.ratio is None else row.ratio
+    if row.low is None or estimate is None:
+        return f"{told}: {row.note}" if row.note else told
+    name = "new / base" if row.difference is None else "new - base"
+    return f"{told}: {name} {number(estimate)} {bounds(row.low, row.high)}"
+
+
+def _note(note: Note) -> Text:
+    return Text(note.text, style="" if note.code else "dim")
+
+
+def _explained(comparison: Comparison) -> str:
+    bar = significant(1 + comparison.margin)
+    share = _percent(comparison.margin)
+    tested = sum(row.p is not None for row in comparison.rows)
+    unit = "seed" if comparison.base_runs == 1 else "seed, seconds by run"
+    return (
+        f"Paired by {unit}; new over base (metric: new less base), intervals at 95%, "
+        f"each alone. slower, worse: beyond the margin, {bar} (metric: {share} of "
+        f"base's), at a one-sided 2.5% over all {tested} tested rows together (Holm); "
+        "same: the interval ends within it; undecided: neither. equal, changed: exactly."
+    )
+
+
+def _sheet(label: str, rows: list[ComparisonRow]) -> Sheet:
     names = ("quantity", "base", "new", "new / base", "verdict")
     return Sheet(
         title=label,
@@ -56,9 +160,9 @@ def _comparison_sheet(label: str, rows: list[ComparisonRow]) -> Sheet:
         rows=tuple(
             (
                 Cell(_quantity(row)),
-                _side(row.base, row.quantity, row.base_reached, row.base_trials),
-                _side(row.new, row.quantity, row.new_reached, row.new_trials),
-                Cell(number(row.ratio), bounds(row.low, row.high)),
+                _side(row.base, row, row.base_reached, row.base_trials),
+                _side(row.new, row, row.new_reached, row.new_trials),
+                Cell(_effect(row), bounds(row.low, row.high)),
                 Cell(row.verdict, _remark(row)),
             )
             for row in rows
@@ -73,15 +177,40 @@ def _quantity(row: ComparisonRow) -> str:
     return name if row.target is None else f"{name} to {row.target}"
 
 
-def _side(value: float | None, quantity: str, reached: int, trials: int) -> Cell:
-    told = count(value) if quantity == "planned_updates" else number(value, 4)
+def _side(value: float | None, row: ComparisonRow, reached: int, trials: int) -> Cell:
+    told = _planned(value) if row.quantity == "planned_updates" else number(value, 4)
     return Cell(
         NOT_REACHED if value == math.inf else told,
         f"{reached} of {trials}" if trials else "",
     )
 
 
+def _effect(row: ComparisonRow) -> str:
+    if row.difference is None:
+        return number(row.ratio)
+    return f"{row.difference:+.3g}"
+
+
 def _remark(row: ComparisonRow) -> str:
-    if row.detectable is None:
-        return row.note
-    return f"slower would show from {number(row.detectable)}"
+    parts = [_pairs(row)]
+    if row.detectable is not None:
+        told = number(row.detectable)
+        lost = row.quantity == "metric"
+        parts.append(
+            f"worse would show from a loss of {told}"
+            if lost
+            else f"slower would show from {told}"
+        )
+    return "; ".join(part for part in (*parts, row.note) if part)
+
+
+def _pairs(row: ComparisonRow) -> str:
+    return f"{row.pairs} of {row.seeds} pairs"
+
+
+def _planned(value: float | None) -> str:
+    return "adaptively many" if value is None else count(value)
+
+
+def _percent(share: float) -> str:
+    return f"{significant(100 * share)}%"

@@ -26,7 +26,7 @@ _BOOTSTRAP_DRAWS = 10_000
 _BOOTSTRAP_SEED = 20_260_801
 
 IntervalKind = Literal["order", "range", "t"]
-RatioMethod = Literal["medians", "means", "pairs"]
+RatioMethod = Literal["medians", "means"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,8 +62,7 @@ class Ratio:
     """Nominal level of the interval; None without bounds."""
     method: RatioMethod
     """`medians`: ratio of medians, percentile bootstrap; `means`: ratio of geometric
-    means, Welch's t on logarithms; `pairs`: geometric mean of the pairs' ratios,
-    Student's t on logarithms."""
+    means, Welch's t on logarithms."""
     note: str
     """Why there is no estimate or no interval; empty otherwise."""
 
@@ -130,9 +129,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
         )
     sample = np.asarray(values, dtype=np.float64)
     center = float(sample.mean())
-    half = (
-        _t_quantile((1 + level) / 2, n - 1) * float(sample.std(ddof=1)) / math.sqrt(n)
-    )
+    half = t_quantile((1 + level) / 2, n - 1) * float(sample.std(ddof=1)) / math.sqrt(n)
     return Interval(
         estimate=center,
         low=center - half,
@@ -255,38 +252,6 @@ def ratio_of_means(
     )
 
 
-def ratio_of_pairs(
-    numerator: Sequence[float], denominator: Sequence[float], level: float = LEVEL
-) -> Ratio:
-    """Geometric mean of the ratios of pairs, with a t interval of their logarithms.
-
-    Args:
-        numerator: Finite numbers above 0, one per pair.
-        denominator: The other number of each pair, in the same order.
-        level: Nominal level.
-
-    Raises:
-        ValueError: The lengths differ, or a value is not finite and above 0.
-    """
-    if len(numerator) != len(denominator):
-        raise ValueError(
-            "pairs need as many numerators as denominators, got "
-            f"{len(numerator)} and {len(denominator)}"
-        )
-    differences = _logarithms(numerator) - _logarithms(denominator)
-    n = differences.size
-    if n == 0:
-        return _no_ratio("pairs", "no pair")
-    half = None
-    if n > 1:
-        half = (
-            _t_quantile((1 + level) / 2, n - 1)
-            * float(differences.std(ddof=1))
-            / math.sqrt(n)
-        )
-    return _ratio_of_logarithms(float(differences.mean()), half, "pairs", level, n)
-
-
 def ratio(
     numerator: Sequence[float], denominator: Sequence[float], level: float = LEVEL
 ) -> Ratio:
@@ -321,14 +286,7 @@ def rank_test(values: Sequence[float], others: Sequence[float]) -> tuple[float, 
     m, n = len(values), len(others)
     if m == 0 or n == 0:
         raise ValueError(f"rank test needs a trial on each side, got {m} and {n}")
-    pooled = np.asarray([*values, *others], dtype=np.float64)
-    # Twice the midrank is an integer: ranks from #below + 1 to #at or below.
-    ordered = np.sort(pooled)
-    doubled = (
-        np.searchsorted(ordered, pooled, side="left")
-        + np.searchsorted(ordered, pooled, side="right")
-        + 1
-    )
+    doubled = doubled_midranks([*values, *others])
     # splits[k, s]: in how many ways k of the ranks add up to s.
     splits = np.zeros((m + 1, int(doubled.sum()) + 1))
     splits[0, 0] = 1
@@ -341,6 +299,25 @@ def rank_test(values: Sequence[float], others: Sequence[float]) -> tuple[float, 
     p_value = float(splits[m, extreme].sum() / splits[m].sum())
     beaten = (mean - observed) / 2 / (m * n) + 0.5
     return min(1.0, p_value), beaten
+
+
+def doubled_midranks(values: Sequence[float]) -> NDArray[np.int64]:
+    """Twice the rank of each value, ties at their midrank: always an integer.
+
+    Raises:
+        ValueError: A value is NaN, which has no rank.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    if np.isnan(sample).any():
+        raise ValueError(f"values that are ranked must not be NaN, got {values}")
+    ordered = np.sort(sample)
+    # A tie has the ranks from #below + 1 to #at or below.
+    doubled: NDArray[np.int64] = (
+        np.searchsorted(ordered, sample, side="left")
+        + np.searchsorted(ordered, sample, side="right")
+        + 1
+    )
+    return doubled
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -374,30 +351,53 @@ def detectable_ratio(values: Sequence[float], power: float = 0.8) -> float | Non
         return None
     n = len(values)
     spread = float(np.log(np.asarray(values, dtype=np.float64)).std(ddof=1))
-    quantiles = _t_quantile((1 + LEVEL) / 2, 2 * n - 2) + _t_quantile(power, 2 * n - 2)
+    quantiles = t_quantile((1 + LEVEL) / 2, 2 * n - 2) + t_quantile(power, 2 * n - 2)
     return math.exp(quantiles * spread * math.sqrt(2 / n))
 
 
-def _t_quantile(probability: float, degrees: float) -> float:
+def t_quantile(probability: float, degrees: float) -> float:
+    """Quantile of Student's t."""
     # scipy.stats would take longer to import than all the rest of a table together.
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))
 
 
-def _welch_half_width(
-    left: NDArray[np.float64], right: NDArray[np.float64], level: float
-) -> float | None:
+def t_upper_tail(value: float, degrees: float) -> float:
+    """Probability that Student's t lies above `value`."""
+    from scipy.special import stdtr
+
+    return float(stdtr(degrees, -value))
+
+
+def welch_error(
+    left: NDArray[np.float64], right: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Standard error of a difference of means, and Welch's degrees of freedom.
+
+    Returns:
+        None below two values a side; an error of 0 where nothing varies.
+    """
     if min(left.size, right.size) < 2:
         return None
     shares = [float(sample.var(ddof=1)) / sample.size for sample in (left, right)]
     total = sum(shares)
-    if total == 0:  # looks are coarse: a few equal counts are no proof of no spread
-        return None
+    if total == 0:
+        return 0.0, math.inf
     degrees = total**2 / (
         shares[0] ** 2 / (left.size - 1) + shares[1] ** 2 / (right.size - 1)
     )
-    return _t_quantile((1 + level) / 2, degrees) * math.sqrt(total)
+    return math.sqrt(total), degrees
+
+
+def _welch_half_width(
+    left: NDArray[np.float64], right: NDArray[np.float64], level: float
+) -> float | None:
+    found = welch_error(left, right)
+    if found is None or found[0] == 0:
+        return None  # looks are coarse: a few equal counts are no proof of no spread
+    error, degrees = found
+    return t_quantile((1 + level) / 2, degrees) * error
 
 
 def _logarithms(values: Sequence[float]) -> NDArray[np.float64]:
