@@ -43,13 +43,13 @@ def test_the_verdict_comes_first_and_fits(side):
     assert text.startswith("No: smith [1] needs ")
     told = " ".join(text.split())
     for part in (
-        "needs 34.0% more updates to metric >= 0.9 (8 of 8 pairs)",
+        "needs 34% more updates to metric >= 0.9 (8 of 8 pairs)",
         "torch is 2.15.0 in base, 2.14 in new",
         "slower",
         "equal",
         "8 of 8 pairs",
         "one run a side: drift between runs is not in this interval",
-        "over all 3 tested rows together (Holm)",
+        "over the tested rows together (3, by Holm)",
     ):
         assert part in told, part
 
@@ -65,13 +65,13 @@ def test_the_verdict_comes_first_and_fits(side):
         (
             {"pace": 0.51},
             ["updates", "train_seconds"],
-            "Fine: 1 of 2 rows equal, 1 within the margin of 10.0%.",
+            "Fine: 1 of 2 rows equal, 1 within the margin of 10%.",
         ),
         (
             {"pace": 0.6},
             ["train_seconds", "total_train_seconds"],
-            "No: smith [1] needs 20.0% more seconds to metric >= 0.9 (8 of 8 pairs); "
-            "smith [1] needs 20.0% more seconds for its budget (8 of 8 pairs).",
+            "No: smith [1] needs 20% more seconds to metric >= 0.9 (8 of 8 pairs); "
+            "smith [1] needs 20% more seconds for its budget (8 of 8 pairs).",
         ),
         (
             {"looks": [None] * 8},

@@ -85,7 +85,7 @@ def compare(
     for pairing in pairings:
         notes += comparison_notes.of_trials(pairing)
         notes += comparison_notes.of_targets(pairing) if to_target else []
-        notes += comparison_notes.of_nothing(pairing.label, rows)
+        notes += comparison_notes.of_rows(pairing.label, rows)
     notes += comparison_notes.of_differences(pairings)
     return Comparison(
         margin=margin,

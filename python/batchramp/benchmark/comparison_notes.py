@@ -80,22 +80,27 @@ def of_targets(pairing: Pairing) -> list[Note]:
     return notes
 
 
-def of_nothing(label: str, rows: Iterable[ComparisonRow]) -> list[Note]:
-    """A schedule of which nothing that was looked at decides anything.
+def of_rows(label: str, rows: Iterable[ComparisonRow]) -> list[Note]:
+    """Targets that nobody reached, and a schedule of which no row decides anything.
 
     Where learning was looked at, seconds do not stand in for it.
     """
     mine = [row for row in rows if row.schedule == label]
     learning = [row for row in mine if row.quantity in LEARNING]
     told = {row.verdict for row in learning or mine}
-    if told and not told <= {"not reached", "not judged"}:
-        return []
-    text = f"{label}: no target was reached on either side, and nothing else decides"
-    if "not judged" in told:
-        text = f"{label}: nothing that was looked at decides"
     if not told:
         text = f"{label}: nothing to look at, as the sides share no target"
-    return [Note(code=3, text=text)]
+        return [Note(code=3, text=text)]
+    unreached = dict.fromkeys(
+        row.target for row in mine if row.target and row.verdict == "not reached"
+    )
+    notes = [
+        Note(code=0, text=f"{label}: {target} was reached on neither side")
+        for target in unreached
+    ]
+    if told <= {"not reached", "not judged"}:
+        notes.append(Note(code=3, text=f"{label}: no row that was looked at decides"))
+    return notes
 
 
 def of_differences(pairings: Sequence[Pairing]) -> list[Note]:
@@ -117,18 +122,22 @@ def _differing(pairing: Pairing) -> list[tuple[str, str]]:
     for seed, found in pairing.differences.items():
         for run, difference in found:
             seen.setdefault((run.name, difference.key), []).append((seed, difference))
-    told: list[tuple[str, str]] = []
+    told: dict[tuple[str, str, str], list[str]] = {}
     first = pairing.runs[0].name
     for (name, key), of_seeds in seen.items():
         seed, difference = of_seeds[0]
-        text = f"{key} is {difference.base} in {first}, {difference.new} in {name}"
         values = {(one.base, one.new) for _, one in of_seeds}
+        where = ""
         if len(values) > 1:
-            text += f" (seed {seed}, and others on {len(of_seeds) - 1} more)"
+            where = f" (seed {seed}, and others on {len(of_seeds) - 1} more)"
         elif len(of_seeds) < len(pairing.differences):
-            text += f" ({_seeds([seed for seed, _ in of_seeds])})"
-        told.append((difference.kind, text))
-    return told
+            where = f" ({_seeds([seed for seed, _ in of_seeds])})"
+        text = f"{key} is {difference.base} in {first}, {difference.new} in "
+        told.setdefault((difference.kind, text, where), []).append(name)
+    return [
+        (kind, f"{text}{_listed(names)}{where}")
+        for (kind, text, where), names in told.items()
+    ]
 
 
 def _failed(run: Run, label: str) -> str:

@@ -147,8 +147,9 @@ def _explained(comparison: Comparison) -> str:
     return (
         f"Paired by {unit}; new over base (metric: new less base), intervals at 95%, "
         f"each alone. slower, worse: beyond the margin, {bar} (metric: {share} of "
-        f"base's), at a one-sided 2.5% over all {tested} tested rows together (Holm); "
-        "same: the interval ends within it; undecided: neither. equal, changed: exactly."
+        f"base's), at a one-sided 2.5% over the tested rows together ({tested}, by "
+        "Holm); same: the interval ends within it; undecided: neither. equal, changed: "
+        "exactly."
     )
 
 
@@ -213,4 +214,5 @@ def _planned(value: float | None) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{significant(100 * share)}%"
+    text = significant(100 * share)
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
