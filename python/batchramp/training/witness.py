@@ -49,6 +49,7 @@ class Witness:
                 f"schedule {self._name!r} must be a value that can be copied: "
                 f"{type(error).__name__}: {error}"
             ) from error
+        self._first: tuple[Question, Decision] | None = None
         self.plan: Plan | None = None
         if self._copy.evidence:
             self.horizon = Horizon.of(num_samples, trial.epochs, trial.boundary)
@@ -71,14 +72,21 @@ class Witness:
         state, at = schedule.init(self.horizon), Progress(0, 0)
         first, again = (schedule.decide(at, None, state) for _ in range(2))
         self._compare(at, first, again, "asked again")
+        self._first = (Question(at, None, state), first)
+        self._hold(*self._first)
         return state
 
     def check(self, question: Question, decision: Decision) -> None:
-        """Hold a decision of the trial's schedule against this copy's.
+        """Hold a decision of the trial's schedule, and its first again, to the copy's.
 
         Raises:
             ValueError: They differ.
         """
+        if self._first:
+            self._hold(*self._first)
+        self._hold(question, decision)
+
+    def _hold(self, question: Question, decision: Decision) -> None:
         progress = question.progress
         if self.plan is not None:
             planned = self.plan.settings_at(progress.position)
