@@ -52,14 +52,15 @@ def run_trial(
         rows.append(row)
         on_look(row)
 
-    status: Status = "failed"
+    status: Status
     error = whole = None
     try:
         with undisturbed(trial.workload.name):
             race = _Race(trial, data.to(device), device, record, notes)
             status = race.run()
     except (Exception, SystemExit) as raised:
-        error, whole = told(raised), "".join(traceback.format_exception(raised))
+        status, error = "failed", told(raised)
+        whole = "".join(traceback.format_exception(raised))
     return Record(tuple(rows), status, error, whole, tuple(notes.values()))
 
 
