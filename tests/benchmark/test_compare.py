@@ -580,3 +580,34 @@ def test_real_runs_repeat_their_learning(tmp_path):
         read_side(f"{folders[0]},{folders[0]}/")
     with pytest.raises(ValueError, match="folders with commas between, got"):
         read_side(f"{folders[0]},")
+
+
+WORKLOAD = """
+from torch import Generator, nn, randn
+from batchramp.workloads import Data, Split, Workload
+
+def load(data_dir, seed):
+    inputs = randn(300, 2, generator=Generator().manual_seed(seed % 2**63))
+    targets = (inputs.norm(dim=1) > 1.2).long()
+    return Data(Split(inputs[:200], targets[:200]), Split(inputs[200:], targets[200:]))
+
+def model():
+    return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
+
+own = Workload(name="own", load=load, model=model, targets=("metric >= 0.7",))
+"""
+
+
+def test_an_added_comment_changes_every_id_and_no_update(tmp_path):
+    (tmp_path / "suite.toml").write_text(SUITE.replace('"digits"', '"own.py:own"'))
+    sides = []
+    for name, comment in (("base", ""), ("new", "# a comment\n")):
+        (tmp_path / "own.py").write_text(comment + WORKLOAD)
+        sides.append(batchramp.run(tmp_path / "suite.toml", out=tmp_path / name))
+    assert not set(sides[0].metadata) & set(sides[1].metadata)
+    comparison = compare(*sides, only=["updates", "samples", "metric"])
+    assert {row.verdict for row in comparison.rows} == {"equal"}
+    assert comparison.exit_code == 0
+    assert any(
+        "workload_sources.the file itself" in text for text in texts(comparison, 0)
+    )

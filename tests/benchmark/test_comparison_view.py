@@ -154,3 +154,12 @@ def test_an_undecided_metric_says_what_would_show(run_of):
     assert verdict_in_words(comparison).startswith(
         "Cannot tell: a, metric: new - base "
     )
+
+
+def test_no_control_character_reaches_the_terminal(side):
+    label = "evil \x1b[2J\nlabel \u202e"
+    failed = side(label=label, status="failed")
+    for comparison in (compare(side(label=label), failed), compare(failed, side())):
+        text = drawn(render_comparison(comparison))
+        assert not {"\x1b", "\u202e"} & set(text)
+        assert "evil \\x1b[2J\\nlabel" in " ".join(text.split())

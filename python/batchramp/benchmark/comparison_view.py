@@ -27,6 +27,7 @@ from batchramp.benchmark.sheets import (
     number,
     significant,
 )
+from batchramp.benchmark.terminal import shown
 
 _TOLD = 2
 _OPENINGS = {0: "Fine", 1: "No", 3: "Cannot tell"}
@@ -43,7 +44,7 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     """The verdict in words, then one table per schedule, for 80 columns."""
     verdict = verdict_in_words(comparison)
     parts: list[RenderableType] = [
-        Text(verdict, style=f"bold {_STYLES[comparison.exit_code]}")
+        shown(verdict, style=f"bold {_STYLES[comparison.exit_code]}")
     ]
     parts += [_note(note) for note in comparison.notes]
     for label in dict.fromkeys(row.schedule for row in comparison.rows):
@@ -136,7 +137,7 @@ def _doubt(row: ComparisonRow) -> str:
 
 
 def _note(note: Note) -> Text:
-    return Text(note.text, style="" if note.code else "dim")
+    return shown(note.text, style="" if note.code else "dim")
 
 
 def _explained(comparison: Comparison) -> str:
