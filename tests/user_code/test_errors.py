@@ -32,6 +32,7 @@ def run(source, path="w.py", call=None):
         batchramp.__file__,
         f"{sysconfig.get_path('purelib')}/somebodys/module.py",
         "<string>",
+        "numpy/random/_mt19937.pyx",
         "<frozen importlib._bootstrap>",
         "",
     ],

@@ -22,8 +22,8 @@ def make(**changes):
             [[0.0, 1.0]] * 4,
             r"must be a tensor, got a list: write torch\.tensor\(inputs",
         ),
-        (ROWS.numpy(), r"got a ndarray: write torch\.from_numpy\(inputs\)"),
-        (np.float32(1), r"must be a tensor, got a float32"),
+        (ROWS.numpy(), r"got NumPy's ndarray: write torch\.from_numpy\(inputs\)"),
+        (np.float32(1), r"must be a tensor, got NumPy's float32"),
         (None, "must be a tensor, got a NoneType"),
         (ROWS.to_sparse(), r"must be dense, got torch\.sparse_coo: write .*to_dense"),
         (ROWS.to("meta"), "must be on a device that holds values, got the device meta"),
@@ -137,6 +137,13 @@ def test_a_digest_of_views_is_of_their_values():
         split = Split(view, CLASSES)
         plain = Split(view.resolve_conj().resolve_neg(), CLASSES)
         assert Data(split, split).digest() == Data(plain, plain).digest()
+
+
+def test_data_changed_since_they_were_made_are_looked_at_again():
+    data = Data(Split(ROWS.clone(), CLASSES), Split(ROWS, CLASSES))
+    data.train.inputs.requires_grad_()
+    with pytest.raises(ValueError, match=r"write inputs\.detach\(\)"):
+        data.digest()
 
 
 def test_digests_are_pinned_for_ever():

@@ -14,8 +14,8 @@ from batchramp.training import streams
 from batchramp.workloads import Workload
 
 
-class _Living:
-    """Objects by identity, for as long as they live."""
+class Living:
+    """Objects by identity, for as long as they live; equal ones are not the same."""
 
     def __init__(self) -> None:
         self._references: dict[int, weakref.ref[Any]] = {}
@@ -25,6 +25,7 @@ class _Living:
         return reference is not None and reference() is value
 
     def add(self, value: object) -> None:
+        """Remember an object that weak references can be made to."""
         key = id(value)
         self._references[key] = weakref.ref(
             value, lambda _: self._references.pop(key, None)
@@ -33,7 +34,7 @@ class _Living:
 
 # Memory of all models made so far, which a new model must not begin in; and the factories
 # whose models have been compared.
-_MEMORY, _COMPARED = _Living(), _Living()
+_MEMORY, _COMPARED = Living(), Living()
 
 
 def make_model(workload: Workload, seed: int, device: torch.device) -> nn.Module:

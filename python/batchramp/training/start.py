@@ -22,6 +22,7 @@ from batchramp.training.evaluation import (
     check_scores,
     evaluation_mode,
 )
+from batchramp.training.mixing import check_not_mixed
 from batchramp.training.models import make_model
 from batchramp.training.step import Step
 from batchramp.training.torch_settings import settings_held
@@ -79,13 +80,15 @@ def make_start(trial: Trial, data: Data) -> Start:
 
     Raises:
         ValueError: The schedule does not fit, the model cannot be trained, the loss or
-            the metric gives no one value a sample, or is not finite to begin with.
+            the metric gives no one value a sample, is not finite to begin with, or the
+            loss mixes samples.
     """
     witness = Witness(trial, len(data.train))
     model = make_model(trial.workload, trial.seed, data.train.inputs.device)
     with streams.seeded(trial.seed, "look"), evaluation_mode(model):
         _look(model, trial.workload, "train", data.train)
         _look(model, trial.workload, "test", data.test)
+    check_not_mixed(model, trial.workload, data.train)
     return Start(
         data=data,
         batches=Batches(

@@ -35,10 +35,11 @@ def is_users_own(path: str | Path) -> bool:
     """Say whether a source file is a user's own.
 
     It is where it lies outside the standard library, the folders of installed packages
-    and batchramp's own, and is a file at all (`<string>` is none).
+    and batchramp's own, and is a Python file at all (`<string>` is none, nor is what an
+    extension names as its source).
     """
     name = os.fspath(path)
-    if not name or name.startswith("<"):
+    if not name.endswith(".py"):
         return False
     return not any(spell(name).startswith(_installed()) for spell in _SPELLINGS)
 

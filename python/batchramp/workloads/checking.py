@@ -20,11 +20,12 @@ def check_tensor(name: str, value: object) -> None:
             nested or without values, or requires a gradient.
     """
     if not isinstance(value, torch.Tensor):
-        kind = type(value)
-        made = "torch.from_numpy" if kind.__module__ == "numpy" else "torch.tensor"
+        kind = type(value).__name__
+        got, made = _article(kind), "torch.tensor"
+        if type(value).__module__ == "numpy":
+            got, made = f"NumPy's {kind}", "torch.from_numpy"
         raise ValueError(
-            f"{name} of a Split must be a tensor, got {_article(kind.__name__)}: write "
-            f"{made}({name})"
+            f"{name} of a Split must be a tensor, got {got}: write {made}({name})"
         )
     wrong = None
     if value.is_nested:

@@ -84,11 +84,13 @@ class Data:
         """Hash every byte of the data; part of a trial's identity.
 
         Raises:
-            ValueError: A tensor is not on the CPU.
+            ValueError: A tensor is not on the CPU, or has been changed to what no split
+                may hold.
         """
         digest = hashlib.sha256()
         for name, split in (("train", self.train), ("test", self.test)):
             for part, tensor in (("inputs", split.inputs), ("targets", split.targets)):
+                check_tensor(part, tensor)
                 if tensor.device.type != "cpu":
                     raise ValueError(
                         f"{name} {part} must be loaded on the CPU, got "
