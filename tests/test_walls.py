@@ -41,6 +41,7 @@ FRAMES_ONLY = (
     "comparability",
     "comparison",
     "comparison_notes",
+    "comparison_rows",
     "gate_statistics",
     "errors",
     "measured",

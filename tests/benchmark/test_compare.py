@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import batchramp
-from batchramp.benchmark.compare import ONE_RUN, compare, read_side
+from batchramp.benchmark.compare import compare, read_side
 from batchramp.benchmark.comparison import QUANTITIES, Comparison, Note
+from batchramp.benchmark.comparison_rows import ONE_RUN
 from batchramp.benchmark.statistics import holm
 from batchramp.benchmark.suite import parse_suite
 
@@ -99,11 +100,15 @@ def test_the_p_of_a_row_is_corrected_over_the_rows_looked_at(side):
     generator = np.random.default_rng(1)
     paces = (0.55 * np.exp(0.1 * generator.standard_normal(8))).tolist()
     base, new = side("x"), side("y", [look + 1 for look in LOOKS], pace=paces)
-    together = rows_of(compare(base, new))
+    comparison = compare(base, new)
+    together = rows_of(comparison)
     names = [name for name, row in together.items() if row.p is not None]
     assert names == ["updates", "samples", "train_seconds", "total_train_seconds"]
     alone = [compare(base, new, only=[name]).rows[0].p for name in names]
-    assert [together[name].p for name in names] == pytest.approx(holm(alone))
+    # The metric, which is equal, might not have been: it counts. The plan does not.
+    assert (together["metric"].verdict, comparison.family) == ("equal", 5)
+    expected = holm([*alone, 1.0])[:4]
+    assert [together[name].p for name in names] == pytest.approx(expected)
     assert max(alone) < 0.6
 
 
@@ -504,7 +509,7 @@ def test_the_worst_row_or_note_decides(verdicts, codes):
     rows = tuple(type("Row", (), {"verdict": verdict})() for verdict in verdicts)
     notes = tuple(Note(code=code, text="x") for code in codes)
     code = Comparison(
-        margin=0.1, base_runs=1, new_runs=1, rows=rows, notes=notes
+        margin=0.1, base_runs=1, new_runs=1, family=1, rows=rows, notes=notes
     ).exit_code
     if {"slower", "worse", "changed"} & set(verdicts) or 1 in codes:
         assert code == 1

@@ -49,7 +49,7 @@ def test_the_verdict_comes_first_and_fits(side):
         "equal",
         "8 of 8 pairs",
         "one run a side: drift between runs is not in this interval",
-        "over the tested rows together (3, by Holm)",
+        "over 5 rows together (Holm)",
     ):
         assert part in told, part
 
@@ -125,6 +125,7 @@ def test_json_tells_what_the_table_tells(side):
     assert told["verdict"] == verdict_in_words(comparison)
     assert told["exit_code"] == comparison.exit_code == 3
     assert (told["base_runs"], told["new_runs"], told["margin"]) == (1, 1, 0.1)
+    assert told["family"] == comparison.family == 3  # no seconds: other jobs
     assert told["notes"] == [{"code": 0, "text": "jobs is 1 in base, 2 in new"}]
     updates = next(row for row in told["rows"] if row["quantity"] == "updates")
     assert (updates["pairs"], updates["seeds"]) == (8, 8)

@@ -85,8 +85,8 @@ class ComparisonRow:
     exactly or no interval can be given."""
     high: float | None
     p: float | None
-    """One-sided p-value of being worse by at most the margin, adjusted by Holm over all
-    rows that are tested; None where nothing is."""
+    """One-sided p-value of being worse by at most the margin, adjusted by Holm over the
+    comparison's `family`; None where nothing is tested."""
     verdict: Verdict
     """`equal` or `changed`: compared exactly; `slower`, for the metric `worse`: `p` is
     below .025; `same`: the interval ends at or below the margin; `undecided`: neither;
@@ -109,6 +109,9 @@ class Comparison:
     """Runs of the base: 1, or at least 3."""
     new_runs: int
     """Runs of the new side, likewise."""
+    family: int
+    """Rows that the p-values are corrected over: all but plans and what has no pair, no
+    common clock or no known direction."""
     rows: tuple[ComparisonRow, ...]
     notes: tuple[Note, ...]
     """What else there is to know, what fails or cannot be decided first."""

@@ -57,9 +57,10 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     """A comparison as values that `json.dumps` takes with `allow_nan=False`.
 
     Returns:
-        `verdict` in words, `exit_code`, `margin`, `base_runs`, `new_runs`, `notes` with
-        `code` and `text` each, and `rows`, the fields of `ComparisonRow` each. An
-        infinity becomes null: `base_reached` of `base_trials` says how many got there.
+        `verdict` in words, `exit_code`, `margin`, `base_runs`, `new_runs`, `family`,
+        `notes` with `code` and `text` each, and `rows`, the fields of `ComparisonRow`
+        each. An infinity becomes null: `base_reached` of `base_trials` says how many
+        got there.
     """
     return {
         "verdict": verdict_in_words(comparison),
@@ -67,6 +68,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "margin": comparison.margin,
         "base_runs": comparison.base_runs,
         "new_runs": comparison.new_runs,
+        "family": comparison.family,
         "notes": [{"code": note.code, "text": note.text} for note in comparison.notes],
         "rows": [finite(row) for row in comparison.to_dicts()],
     }
@@ -143,13 +145,12 @@ def _note(note: Note) -> Text:
 def _explained(comparison: Comparison) -> str:
     bar = significant(1 + comparison.margin)
     share = _percent(comparison.margin)
-    tested = sum(row.p is not None for row in comparison.rows)
     unit = "seed" if comparison.base_runs == 1 else "seed, seconds by run"
     return (
         f"Paired by {unit}; new over base (metric: new less base), intervals at 95%, "
         f"each alone. slower, worse: beyond the margin, {bar} (metric: {share} of "
-        f"base's), at a one-sided 2.5% over the tested rows together ({tested}, by "
-        "Holm); same: the interval ends within it; undecided: neither. equal, changed: "
+        f"base's), at a one-sided 2.5% over {comparison.family} rows together (Holm); "
+        "same: the interval ends within it; undecided: neither. equal, changed: "
         "exactly."
     )
 
