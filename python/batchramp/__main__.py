@@ -22,6 +22,8 @@ def main() -> int:
     # A parent that ignores interrupts (a shell's background job) has it kept so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run()
     except KeyboardInterrupt:

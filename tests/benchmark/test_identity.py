@@ -281,21 +281,13 @@ def test_a_schedule_that_counts_is_found_out(ask):
     assert all("decide of schedule" in error for error in errors(results))
 
 
-def test_a_schedule_itself_is_new_in_each_trial(ask):
-    schedules = SCHEDULES + dedent(
-        """
-        class Once(Base):
-            used = False
-            def init(self, horizon):
-                start, self.used = not self.used, True
-                return start
-            def decide(self, progress, evidence, state):
-                return Settings(16, 0.5 if state else 1e-6, 0.0), state
-        once = Once()
-        """
-    )
-    results = ask([("a", "p.py:once", "{}")], schedules=schedules, seeds=2)
-    assert len(set(results.rows["lr"].drop_nulls())) == 1
+def test_a_schedule_itself_is_new_in_each_trial(ask, tmp_path):
+    entry = ("a", "p.py:ready", "{}")
+    ask([entry])
+    resolved, trials = make_race(tmp_path / "s.toml").prepare()
+    made = [resolved.trial(trials[0]).schedule for _ in range(2)]
+    assert made[0] is not made[1]
+    assert made[0].rate == made[1].rate == 0.25
 
 
 def test_threads_are_those_that_are_recorded(ask):

@@ -9,7 +9,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchramp
-from batchramp.benchmark.results import read_results, trial_file, write_suite
+from batchramp.benchmark.results import read_results, write_suite
+from batchramp.benchmark.trial_files import trial_file
 from batchramp.cli import main
 
 SUITE = """\
@@ -39,13 +40,13 @@ from batchramp.workloads import Workload, accuracy
 from batchramp.workloads.digits import WORKLOAD, load
 
 HERE = Path(__file__).parent
-looks = 0
+looks = 0  # and one more a trial: its first chunk is tried
 
 def metric(outputs, targets):
     """At the second look of a process's second trial, waits for as long as it is held."""
     global looks
     looks += 1
-    if looks == 5 and (HERE / "hold").exists():
+    if looks == 7 and (HERE / "hold").exists():
         (HERE / f"waits {os.getpid()}").touch()
         while (HERE / "hold").exists():
             time.sleep(0.02)
@@ -57,7 +58,7 @@ WORKLOAD = Workload(name="waiting", load=load, model=WORKLOAD.model, metric=metr
 
 def files(folder):
     """Of every trial's file, what tells whether it was written again."""
-    trials = (folder / "trials").glob("*")
+    trials = (folder / "trials").glob("*.parquet")
     return {path.name: path.stat().st_mtime_ns for path in trials}
 
 
@@ -107,39 +108,14 @@ def test_what_only_tells_and_scores_needs_no_new_trial(race, tmp_path, old, new)
         assert len(results.entries["targets"][0]) == 2
 
 
-def test_more_seeds_add_trials_and_fewer_are_told_apart(race, tmp_path):
-    first = race(SUITE)
+def test_more_seeds_add_trials(race, tmp_path):
+    race(SUITE)
     kept = files(tmp_path / "out")
     more = race(SUITE, seeds=3)
     found = files(tmp_path / "out")
     assert len(found) == 6
     assert {name: found[name] for name in kept} == kept
     assert more.rows.filter(seed=2)["trial"].n_unique() == 2
-    # A trial that was not asked for is kept, and not counted.
-    assert race(SUITE).rows.equals(first.rows)
-    assert files(tmp_path / "out") == found
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("lr = 0.1, batch_size = 64", "lr = 0.2, batch_size = 64"),
-        ('"smith-increase"', '"umeda-increasing-batch"'),
-        ("epochs = 1", "epochs = 2"),
-        ("cadence = 0.5", "cadence = 0.25"),
-        ("seeds = 2", "seeds = 2\nboundary = 'wrap'"),
-        ("seeds = 2", "seeds = 2\nmicro_batch = 8"),
-        ("seeds = 2", "seeds = 2\nmeasures.gradient_norm = 1"),
-        ("[[panel]]", "[[panel]]\nweight_decay = 0.1"),
-        ("[[panel]]", "[[panel]]\nnesterov = true"),
-    ],
-)
-def test_other_settings_are_another_suite(race, tmp_path, old, new):
-    race(SUITE)
-    kept = files(tmp_path / "out")
-    with pytest.raises(ValueError, match=r"another suite \(tiny\).*--out"):
-        race(SUITE.replace(old, new))
-    assert files(tmp_path / "out") == kept
 
 
 def test_an_edited_file_of_ones_own_makes_other_trials(race, tmp_path):
@@ -183,15 +159,14 @@ def test_a_failed_trial_is_tried_again_and_no_other(race, tmp_path, capsys):
     command = ["run", str(tmp_path / "tiny.toml"), "--out", str(out)]
     assert main(command) == 1
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2
-    assert told[0].endswith("failed: RuntimeError: out of ink")
-    assert told[1].startswith("batchramp: 1 trials failed")
+    assert told[0].endswith("failed: RuntimeError: out of ink (own.py:8, in metric)")
+    assert told[-1].startswith("batchramp: 1 trials failed")
     results = read_results(out)
     statuses = results.rows.unique("trial")["status"].to_list()
     assert sorted(statuses) == ["failed", "finished", "finished", "finished"]
     (failed,) = set(results.rows.filter(status="failed")["trial"])
-    assert results.metadata[failed]["error"] == "RuntimeError: out of ink"
-    assert results.rows.filter(trial=failed).height == 1
+    assert results.metadata[failed]["error"].startswith("RuntimeError: out of ink")
+    assert results.rows.filter(trial=failed).height == 2
     kept = files(out)
     (tmp_path / "mended").touch()
     assert main(command) == 0
@@ -231,7 +206,7 @@ def test_results_of_another_format_are_refused(race, tmp_path):
     suite = read_results(tmp_path / "out").suite
     write_suite(tmp_path / "out", suite | {"format": 99})
     kept = files(tmp_path / "out")
-    with pytest.raises(ValueError, match="must be of results format 2, got 99"):
+    with pytest.raises(ValueError, match="must be of results format 3, got 99"):
         race(SUITE)
     assert files(tmp_path / "out") == kept
 
@@ -263,6 +238,8 @@ def waiting(tmp_path):
         )
         started.append(process)
         wait_for(lambda: len(list(tmp_path.glob("waits *"))) == jobs, process)
+        ended = tmp_path / "out" / "trials"
+        wait_for(lambda: len(list(ended.glob("*.parquet"))) == jobs, process)
         return process
 
     yield start, arguments
@@ -323,10 +300,11 @@ def test_interrupted_it_ends_with_one_line_and_keeps_what_is_finished(
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert out == ""
-    assert err.splitlines() == [
+    assert err.splitlines()[-1] == (
         "batchramp: interrupted; what is finished is kept, the same command goes on "
         "from there"
-    ]
+    )
+    assert "Traceback" not in err
     assert files(tmp_path / "out") == kept
     assert read_results(tmp_path / "out").rows["trial"].n_unique() == jobs
     wait_for(lambda: all_ended(workers))

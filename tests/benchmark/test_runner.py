@@ -6,9 +6,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 import batchramp
+from batchramp.benchmark.monitor import Monitor
 from batchramp.benchmark.passages import passages
 from batchramp.benchmark.results import Results, read_results
-from batchramp.benchmark.monitor import Monitor
 from batchramp.benchmark.runner import make_race
 from batchramp.benchmark.suite import parse_suite
 from batchramp.benchmark.tables import budget_table, race_table
@@ -111,7 +111,11 @@ def test_a_trial_keeps_where_and_from_what_it_came(raced):
 
 def test_the_folder_holds_what_it_needs_and_no_more(raced, folder):
     found = {path.name for path in (folder / "out").rglob("*") if path.is_file()}
-    assert found == {"suite.toml", *(f"{trial}.parquet" for trial in raced.metadata)}
+    assert found == {
+        ".lock",
+        "suite.toml",
+        *(f"{trial}.parquet" for trial in raced.metadata),
+    }
     written = raced.suite["panel"][0]["entry"][1]
     assert written["parameters"]["growth"] == 2.0
     assert raced.suite["num_samples"] == 1297
@@ -201,7 +205,7 @@ def broken(outputs):
 plain = Workload(name="mine", load=load, model=WORKLOAD.model)
 diverging = after_a_while(30, lambda outputs: outputs[:, 0] * math.nan)
 failing = after_a_while(30, broken)
-unbuilt = Workload(name="mine", load=load, model=broken)
+unbuilt = Workload(name="mine", load=load, model=lambda: broken(None))
 
 class Halving(Schedule):
     name = "halving"
@@ -283,7 +287,10 @@ def test_a_trial_that_fails_keeps_its_rows_and_its_error(own, tmp_path):
     assert set(results.rows["status"]) == {"failed"}
     assert results.rows["position"].max() > 0
     for metadata in results.metadata.values():
-        assert metadata["error"] == "RuntimeError: a wire\ncame off"
+        place = "(own.py:20, in broken)"
+        assert metadata["error"] == f"RuntimeError: a wire came off {place}"
+        assert metadata["traceback"].endswith("RuntimeError: a wire\ncame off\n")
+        assert "in broken" in metadata["traceback"]
     assert passages(results).is_empty()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -159,4 +160,4 @@ def _panel_settings(suite: Suite, key: str) -> dict[str, set[Any]]:
 def _told(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{k} every {float(v):g}" for k, v in sorted(value.items()))
-    return str(float(value) if hasattr(value, "denominator") else value)
+    return str(float(value) if isinstance(value, Fraction) else value)

@@ -16,6 +16,7 @@ from batchramp.benchmark.continuing import read_earlier
 from batchramp.benchmark.cores import default_threads
 from batchramp.benchmark.environment import describe_environment
 from batchramp.benchmark.holder import hold
+from batchramp.benchmark.identity import differences
 from batchramp.benchmark.monitor import Monitor, Outcome
 from batchramp.benchmark.results import Results, results_of, write_suite
 from batchramp.benchmark.suite import Suite, exact
@@ -313,11 +314,13 @@ def make_worker(
 
     def train(planned: PlannedTrial) -> tuple[Record, dict[str, str]]:
         trained = race._train(resolved, planned)
-        if trained[0].status in ENDED and resolved.identify(planned) != planned.id:
-            raise ValueError(
-                f"the process of {planned.label} seed {planned.seed} came to another "
-                "identity than the run: a file of the suite behaves otherwise there"
-            )
+        if trained[0].status in ENDED:
+            here = resolved.planned(planned.label, planned.seed)
+            for told in differences(planned.identity, here.identity):
+                raise ValueError(
+                    f"what makes the trial {planned.label} seed {planned.seed} must be "
+                    f"the same in the run and in this process, and differs: {told}"
+                )
         return trained
 
     return train

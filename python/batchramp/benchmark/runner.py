@@ -11,14 +11,15 @@ from batchramp.benchmark.monitor import Monitor
 from batchramp.benchmark.race import Race
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.suite import (
-    MAX_THREADS,
     Suite,
     check_suite,
     load_suite,
     with_measures,
     with_seeds,
 )
+from batchramp.benchmark.suite_rules import MAX_THREADS
 from batchramp.names import suggest
+from batchramp.values import shown, whole
 
 DEVICES = ("cpu", "cuda")
 
@@ -52,15 +53,14 @@ def make_race(
     """
     source = folder
     if isinstance(suite, Suite):
-        check_suite(suite)
+        suite = check_suite(suite)
     elif isinstance(suite, str | Path):
         suite, source = load_suite(Path(suite).expanduser())
     else:
-        raise ValueError(f"suite must be a name, a TOML file or a Suite, got {suite!r}")
-    if not 1 <= jobs <= MAX_THREADS:
         raise ValueError(
-            f"jobs must be at least 1 and at most {MAX_THREADS}, got {jobs}"
+            f"suite must be a name, a TOML file or a Suite, got {shown(suite)}"
         )
+    jobs = whole("jobs", jobs, least=1, most=MAX_THREADS)
     data_dir = None if data is None else Path(data).expanduser()
     if data_dir is not None and not data_dir.is_dir():
         raise ValueError(f"data directory {data_dir} must exist, and does not")

@@ -138,12 +138,14 @@ class ResolvedSuite:
             shuffled: list[int] = (
                 Batches(len(labels), seed=key).take(0, len(labels)).tolist()
             )
-            trials += [self._planned(labels[i], seed) for i in shuffled]
+            trials += [self.planned(labels[i], seed) for i in shuffled]
         return trials
 
-    def identify(self, planned: PlannedTrial) -> str:
-        """Return the id that a trial has in this process, once its data were loaded."""
-        return self._planned(planned.label, planned.seed).id
+    def planned(self, label: str, seed: int) -> PlannedTrial:
+        """Return a trial as it is in this process, once its seed's data were loaded."""
+        identity = self._common | self._identities[label]
+        identity |= {"seed": seed, "data": self._digests[seed]}
+        return PlannedTrial(identify(identity), label, seed, identity)
 
     def trial(self, planned: PlannedTrial) -> Trial:
         """Return what to train, with a schedule of its own that nothing else has used."""
@@ -206,11 +208,6 @@ class ResolvedSuite:
             )
         self._digests.setdefault(seed, data.digest())
         return data
-
-    def _planned(self, label: str, seed: int) -> PlannedTrial:
-        identity = self._common | self._identities[label]
-        identity |= {"seed": seed, "data": self._digests[seed]}
-        return PlannedTrial(identify(identity), label, seed, identity)
 
     def _make_schedule(self, entry: Entry) -> Schedule:
         with errors_named(f"entry {entry.label!r}"):
