@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchramp.values import LONGEST, shown, whole
+from batchramp.values import LONGEST, plain_text, shown, whole
 
 
 class Broken:
@@ -93,3 +93,27 @@ def test_any_value_is_a_whole_number_or_refused(value):
         with pytest.raises(ValueError, match="size must be a whole number") as refused:
             whole("size", value)
         assert str(refused.value).endswith(f"got {shown(value)}")
+
+
+@pytest.mark.parametrize("text", ["größer", "a b", "b=2", "日本", "", "x" * 200])
+def test_a_text_may_be_in_any_script(text):
+    assert plain_text("label", text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("a\x1b[2J", r"no control characters, got U\+001B in 'a\\x1b\[2J'"),
+        ("a\nb", r"no control characters, got U\+000A"),
+        ("\x85", r"no control characters, got U\+0085"),
+        ("\u202eabc", r"no control characters, got U\+202E"),
+        ("\ud800", r"no control characters, got U\+D800"),
+        ("x" * 201, "at most 200 characters, got 201"),
+    ],
+    ids=range(6),
+)
+def test_what_would_move_the_cursor_is_refused(text, rule):
+    with pytest.raises(ValueError, match=f"^label must have {rule}"):
+        plain_text("label", text)
+    with pytest.raises(ValueError, match="^label must be a string, got 3"):
+        plain_text("label", 3)

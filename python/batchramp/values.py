@@ -14,7 +14,7 @@ LONGEST = 160
 LONGEST_TEXT = 200
 """The most characters of a name, label or title, which has a place in a table."""
 
-_DIGITS = 40
+_BITS = 128
 
 # Bidirectional embeddings, overrides and isolates, and the separators that end a line.
 _TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029"
@@ -30,10 +30,10 @@ class _Short(reprlib.Repr):
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 8
 
     def repr_int(self, value: int, _level: int) -> str:
-        # Python writes none of more than 4,300 digits.
-        digits = int(value.bit_length() * math.log10(2)) + 1
-        if digits <= _DIGITS:
+        if value.bit_length() <= _BITS:
             return repr(value)
+        # Not by its text, of which Python writes none of more than 4,300 digits.
+        digits = int(value.bit_length() * math.log10(2)) + 1
         return f"{'-' if value < 0 else ''}a whole number of some {digits} digits"
 
     def repr_instance(self, value: Any, level: int) -> str:
@@ -49,22 +49,23 @@ def shown(value: object) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-def plain_text(name: str, value: Any) -> str:
+def plain_text(name: str, value: Any, most: int = LONGEST_TEXT) -> str:
     """Return a text that can be shown wherever one is: on a terminal, in a table.
 
     Args:
         name: The argument, for errors.
         value: What was given.
+        most: The most characters.
 
     Raises:
-        ValueError: It is no string, is longer than `LONGEST_TEXT`, or has a character
-            that moves the cursor, rings, or turns the direction of writing.
+        ValueError: It is no string, is longer, or has a character that moves the
+            cursor, rings, or turns the direction of writing.
     """
     if not isinstance(value, str):
         raise ValueError(f"{name} must be a string, got {shown(value)}")
-    if len(value) > LONGEST_TEXT:
+    if len(value) > most:
         raise ValueError(
-            f"{name} must have at most {LONGEST_TEXT} characters, got {len(value)}"
+            f"{name} must have at most {most} characters, got {len(value)}"
         )
     for character in value:
         if unicodedata.category(character) in ("Cc", "Cs") or character in _TURNING:

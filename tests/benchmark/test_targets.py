@@ -51,6 +51,18 @@ def test_its_text_reads_back_as_itself(column, value):
         ("metric >= nan", ["finite number", "'nan'"]),
         ("metric >= inf", ["finite number", "'inf'"]),
         ("train_loss >= 0.5", ["upper limit", "'train_loss >= 0.5'"]),
+        ("accuracy >= .98", ["'accuracy'", "the workload's own measure is 'metric'"]),
+        (
+            "loss <= 0.1",
+            ["'loss'", "'train_loss'", "'full_train_loss', over the whole"],
+        ),
+        ("metric >= 98%", ["'98%'", "write metric >= 0.98: a fraction"]),
+        ("metric >= 99.5%", ["'99.5%'", "write metric >= 0.995: a fraction"]),
+        ("metric >= 1e999", ["finite number", "'1e999'"]),
+        (f"metric >= {'9' * 10**6}", ["column, '>=' or '<='", "'metric >= 9999"]),
+        (3, ["must be a text such as", "got 3"]),
+        (None, ["must be a text such as", "got None"]),
+        (b"metric >= 1", ["must be a text such as", "b'metric"]),
     ],
 )
 def test_a_refusal_names_the_rule_and_the_value(text, told):
@@ -58,6 +70,12 @@ def test_a_refusal_names_the_rule_and_the_value(text, told):
         parse_target(text)
     for part in told:
         assert part in str(refused.value)
+    assert len(str(refused.value)) < 400
+
+
+def test_a_number_may_begin_with_its_point():
+    target = parse_target("metric >= .98")
+    assert (target.value, target.text) == (0.98, "metric >= .98")
 
 
 def test_met_takes_the_value_itself_and_never_nan():

@@ -5,22 +5,28 @@ Nothing here imports torch or reads data; `resolve` in `trials.py` does.
 
 from __future__ import annotations
 
-import math
 import re
-import tomllib
 from collections.abc import Iterable
 from fractions import Fraction
 from importlib import resources
-from itertools import pairwise
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from batchramp.benchmark.suite_rules import (
+    LONGEST_PATH,
+    check_panel,
+    check_sizes,
+    repeated,
+)
 from batchramp.benchmark.targets import Target, parse_target
+from batchramp.benchmark.toml_text import check_depth, parse_toml, read_toml
 from batchramp.names import suggest
 from batchramp.schedules import BOUNDARIES
 from batchramp.schedules.parameters import exact_decimal, whole_number
+from batchramp.values import plain_text, shown
 
 MEASURES = (
     "full_train_loss",
@@ -31,9 +37,6 @@ MEASURES = (
     "batch_mean",
 )
 """What a look can measure beside the metric; `training.measures` says what each is."""
-
-MAX_THREADS = 1024
-"""Beyond some number of threads torch ends the process."""
 
 Number = int | float | str
 
@@ -153,18 +156,27 @@ def load_suite(name: str | Path) -> tuple[Suite, Path | None]:
     Raises:
         ValueError: There is no such suite, or it breaks a rule; the message names it.
     """
+    if not isinstance(name, str | Path):
+        raise ValueError(f"suite must be a name or a path, got {shown(name)}")
     built_in = resources.files("batchramp.benchmark") / "suites"
     if f"{name}.toml" in {file.name for file in built_in.iterdir()}:
         return parse_suite((built_in / f"{name}.toml").read_text("utf-8")), None
     path = Path(name)
-    if not path.is_file():
+    if not _is_file(path):
         known = (file.name.removesuffix(".toml") for file in built_in.iterdir())
         hint = suggest("suite", str(name), known)
         raise ValueError(f"{hint} (nor is there a file of that name)")
     try:
-        return parse_suite(path.read_text("utf-8")), path.parent
+        return parse_suite(read_toml(path)), path.parent
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # as for a name that is too long
+        return False
 
 
 def parse_suite(text: str) -> Suite:
@@ -173,7 +185,7 @@ def parse_suite(text: str) -> Suite:
     Raises:
         ValueError: It is not TOML, or breaks a rule.
     """
-    return make_suite(tomllib.loads(text))
+    return make_suite(parse_toml(text))
 
 
 def make_suite(table: dict[str, Any]) -> Suite:
@@ -183,13 +195,39 @@ def make_suite(table: dict[str, Any]) -> Suite:
         ValueError: It has an unknown or missing key, a value of the wrong kind or out
             of range, labels that repeat, or a baseline that is no label.
     """
+    if not isinstance(table, dict):
+        raise ValueError(f"a suite must be a table, got {shown(table)}")
+    check_depth(table)
     _check_keys(table)
     try:
         suite = msgspec.convert(table, Suite)
     except msgspec.ValidationError as error:
         raise ValueError(_explain(error, table)) from error
-    check_suite(suite)
+    _check_rules(suite)
     return suite
+
+
+def check_suite(suite: Suite) -> Suite:
+    """Return a suite that was made in Python as its TOML makes it; see `make_suite`.
+
+    Raises:
+        ValueError: As `make_suite`, or it holds something that TOML has no word for.
+    """
+    try:
+        table = msgspec.to_builtins(suite, enc_hook=_plain)
+    except (TypeError, RecursionError, OverflowError) as error:
+        message = f"a suite must hold what TOML can say: {error}"
+        raise ValueError(message) from error
+    return make_suite(table)
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy's as Python's own."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    raise TypeError(f"got {shown(value)}")
 
 
 def with_seeds(suite: Suite, seeds: int | None) -> Suite:
@@ -197,7 +235,7 @@ def with_seeds(suite: Suite, seeds: int | None) -> Suite:
     if seeds is None:
         return suite
     changed = msgspec.structs.replace(suite, seeds=whole_number("seeds", seeds))
-    check_suite(changed)
+    _check_rules(changed)
     return changed
 
 
@@ -210,7 +248,7 @@ def with_measures(suite: Suite, names: Iterable[str]) -> Suite:
     """
     asked = {name.strip().replace("-", "_"): suite.cadence for name in names}
     changed = msgspec.structs.replace(suite, measures=asked | suite.measures)
-    check_suite(changed)
+    _check_rules(changed)
     return changed
 
 
@@ -222,7 +260,7 @@ def exact(name: str, value: Number) -> Fraction:
     """
     number = exact_decimal(name, value)
     if number <= 0:
-        raise ValueError(f"{name} must be above 0, got {value!r}")
+        raise ValueError(f"{name} must be above 0, got {shown(value)}")
     return number
 
 
@@ -273,8 +311,8 @@ def _check_keys(table: dict[str, Any]) -> None:
 def _check_table(kind: str, table: dict[str, Any], struct: type[Any]) -> None:
     known = [field.encode_name for field in msgspec.structs.fields(struct)]
     for key in table:
-        if key not in known:
-            raise ValueError(suggest(f"key of {kind}", key, known))
+        if not isinstance(key, str) or key not in known:
+            raise ValueError(suggest(f"key of {kind}", str(key), known))
 
 
 def _tables(value: object) -> list[dict[str, Any]]:
@@ -292,90 +330,38 @@ def _explain(error: msgspec.ValidationError, table: dict[str, Any]) -> str:
         value = value[key] if key else value[int(index)]
     if rule.startswith("Expected "):
         kind = rule.removeprefix("Expected ").partition(", got")[0].replace("`", "")
-        return f"{place} must be of type {kind}, got {value!r}"
+        return f"{place} must be of type {kind}, got {shown(value)}"
     return f"{place or 'a suite'}: {rule}"
 
 
-def check_suite(suite: Suite) -> None:
+def _check_rules(suite: Suite) -> None:
     """Check every rule of a suite that needs no data; see `make_suite`."""
+    plain_text("name", suite.name)
     if Path(suite.name).name != suite.name or suite.name in ("", ".."):
         raise ValueError(f"name must be that of one folder, got {suite.name!r}")
-    exact("epochs", suite.epochs)
-    exact("cadence", suite.cadence)
-    for name, number in (
-        ("seeds", suite.seeds),
-        ("micro_batch", suite.micro_batch),
-        ("threads", suite.threads),
-    ):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
-    if suite.threads is not None and suite.threads > MAX_THREADS:
-        raise ValueError(f"threads must be at most {MAX_THREADS}, got {suite.threads}")
-    if exact("cadence", suite.cadence) >= exact("epochs", suite.epochs):
-        raise ValueError(
-            f"cadence must be below epochs ({suite.epochs}), so that a second look can "
-            f"confirm a target, got {suite.cadence}"
-        )
-    if not 0 <= suite.first_seed <= 2**63 - suite.seeds:
-        raise ValueError(
-            "first_seed must be at least 0, and the last seed below 2**63, got "
-            f"{suite.first_seed} and {suite.seeds} seeds"
-        )
+    check_sizes(suite, exact("epochs", suite.epochs), exact("cadence", suite.cadence))
     if suite.boundary not in BOUNDARIES:
         raise ValueError(suggest("boundary", suite.boundary, BOUNDARIES))
     for name in suite.measures:
         if name not in MEASURES:
             raise ValueError(suggest("measure", name, MEASURES))
     for source in suite.sources:
-        if not source.strip():
+        if not plain_text("sources", source, most=LONGEST_PATH).strip():
             raise ValueError(f"sources must be paths of files, got {source!r}")
-        if suite.sources.count(source) > 1:
-            raise ValueError(f"sources must name each file once, got {source!r} twice")
+    if twice := repeated(suite.sources):
+        raise ValueError(f"sources must name each file once, got {shown(twice)} twice")
     labels = [entry.label for _, entry in suite.entries()]
-    if not labels:
-        raise ValueError("a suite must have at least one [[panel]] with an entry")
     for label in labels:
-        if not label.strip():
+        if not plain_text("label", label).strip():
             raise ValueError(f"label must have a letter or digit, got {label!r}")
-        if labels.count(label) > 1:
-            raise ValueError(f"label must be unique in the suite, got {label!r} twice")
+    if twice := repeated(labels):
+        raise ValueError(f"label must be unique in the suite, got {twice!r} twice")
+    if suite.search_score is not None:
+        plain_text("search_score", suite.search_score)
     for panel in suite.panels:
-        _check_panel(panel)
+        check_panel(panel)
     resolved_measures(suite)
     check_targets(suite, ())
-
-
-def _check_panel(panel: Panel) -> None:
-    known = [entry.label for entry in panel.entries]
-    for baseline in (panel.baseline, *(entry.baseline for entry in panel.entries)):
-        if baseline is not None and baseline not in known:
-            raise ValueError(suggest("baseline", baseline, known))
-    if not (panel.weight_decay >= 0 and math.isfinite(panel.weight_decay)):
-        raise ValueError(
-            f"weight_decay must be finite and at least 0, got {panel.weight_decay}"
-        )
-    for entry in panel.entries:
-        if entry.search is not None:
-            _check_search(entry, entry.search)
-
-
-def _check_search(entry: Entry, search: Search) -> None:
-    name = f"search of entry {entry.label!r}"
-    if len(search.lr) < 5 or len(search.lr) != len(search.score) or search.seeds < 3:
-        raise ValueError(
-            f"{name} must have at least 5 rates, a score for each, and 3 seeds, got "
-            f"{len(search.lr)} rates, {len(search.score)} scores, {search.seeds} seeds"
-        )
-    if not all(low < high for low, high in pairwise(search.lr)):
-        raise ValueError(f"{name} must have increasing rates, got {list(search.lr)}")
-    if any(map(math.isnan, search.score)):
-        raise ValueError(
-            f"{name} must have numbers or inf as scores, got {list(search.score)}"
-        )
-    best = search.lr[search.score.index(min(search.score))]
-    chosen = entry.set.get("lr", entry.set.get("base_lr"))
-    if chosen != best:
-        raise ValueError(f"{name} has its best score at lr {best}, got lr {chosen}")
 
 
 def panel_targets(panel: Panel, of_workload: tuple[str, ...]) -> tuple[Target, ...]:

@@ -10,9 +10,21 @@ from typing import Literal
 
 import polars as pl
 
+from batchramp.values import shown
+
 #: Result columns that a target may name.
 TARGET_COLUMNS = ("metric", "train_loss", "full_train_loss", "gradient_norm")
 
+LONGEST_TARGET = 100
+"""The most characters of a target."""
+
+#: What a metric may be in a workload; as a column it is `metric`.
+METRICS = ("accuracy", "acc", "error", "score", "f1", "val_accuracy", "test_accuracy")
+
+#: Names of a loss that is measured in two ways.
+LOSSES = ("loss", "training_loss")
+
+_PERCENT = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)%")
 _TARGET = re.compile(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*")
 
 
@@ -53,19 +65,30 @@ def parse_target(text: str) -> Target:
         The target. Spacing does not matter; the number keeps its spelling in `text`.
 
     Raises:
-        ValueError: `text` has another form, names another column, asks for less of the
-            loss with `>=`, or its value is not a finite number.
+        ValueError: `text` is no string, has another form, names another column, asks
+            for less of the loss with `>=`, or its value is not a finite number.
     """
-    match = _TARGET.fullmatch(text)
+    if not isinstance(text, str):
+        raise ValueError(
+            f"target must be a text such as 'metric >= 0.96', got {shown(text)}"
+        )
+    match = _TARGET.fullmatch(text) if len(text) <= LONGEST_TARGET else None
     if match is None:
         raise ValueError(
             "target must be a column, '>=' or '<=', and a number, such as "
-            f"'metric >= 0.96', got {text!r}"
+            f"'metric >= 0.96', got {shown(text)}"
         )
     column, direction, number = match.groups()
     if column not in TARGET_COLUMNS:
         nearest = difflib.get_close_matches(column, TARGET_COLUMNS, n=1, cutoff=0.5)
         hint = f" (did you mean {nearest[0]!r}?)" if nearest else ""
+        if column in METRICS:
+            hint = " (the workload's own measure is 'metric', whatever it is)"
+        elif column in LOSSES:
+            hint = (
+                " (a loss is 'train_loss', the mean of the batches' since the look "
+                "before, or 'full_train_loss', over the whole training set)"
+            )
         raise ValueError(
             f"target must name one of the columns {', '.join(TARGET_COLUMNS)}, "
             f"got {column!r} in {text!r}{hint}"
@@ -79,8 +102,14 @@ def parse_target(text: str) -> Target:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
+        hint = ""
+        if _PERCENT.fullmatch(number):
+            part = float(number[:-1]) / 100
+            hint = (
+                f" (write {column} {direction} {part:.15g}: a fraction, no percentage)"
+            )
         raise ValueError(
-            f"target value must be a finite number, got {number!r} in {text!r}"
+            f"target value must be a finite number, got {number!r} in {text!r}{hint}"
         )
     return Target(
         column=column,
