@@ -55,6 +55,7 @@ def test_a_file_imports_its_neighbours_and_each_counts(own):
         "from pack import inner; value = inner.value",
         "from pack.relative import value",
         "from spread.inner import value",
+        "from pack.spread.inner import value",
     ],
 )
 def test_every_form_of_an_import_is_followed(own, statement):
@@ -64,6 +65,7 @@ def test_every_form_of_an_import_is_followed(own, statement):
         "pack__inner": "from net import value",
         "pack__relative": "from .inner import value\nfrom . import inner",
         "spread__inner": "from net import value",  # a folder without __init__.py
+        "pack__spread/inner": "from net import value",
     }
     folder = own(w=statement, **files)
     found, before = value(folder)

@@ -129,7 +129,10 @@ class _Finder:
         if parent:
             above = self._specs[parent]
             assert above is not None
-            return PathFinder.find_spec(dotted, above.submodule_search_locations)
+            # Without the parents' names: a folder without `__init__.py` would ask for
+            # its parent among the modules that are loaded.
+            child = dotted.rpartition(".")[2]
+            return PathFinder.find_spec(child, above.submodule_search_locations)
         if dotted == "batchramp":
             return None
         beside = PathFinder.find_spec(dotted, self._folders)
