@@ -1,8 +1,9 @@
 import sys
+from pathlib import Path
 
 import pytest
 
-from batchramp.names import load_from_file, suggest, user_file
+from batchramp.names import load_from_file, suggest, user_file, user_path
 
 OWN = """\
 from dataclasses import dataclass
@@ -118,3 +119,10 @@ def test_a_file_that_cannot_be_run_leaves_no_module(tmp_path):
     with pytest.raises(ValueError, match="ZeroDivisionError"):
         load_from_file("half.py:x", tmp_path)
     assert not any(name.endswith("half") for name in set(sys.modules) - before)
+
+
+def test_a_home_directory_is_filled_in_once(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/~")
+    assert user_path("~/x") == Path("/home/~/x")
+    assert user_path("a/~/[x]*") == Path("a/~/[x]*")
+    assert user_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import sys
 from collections.abc import Iterable
 from functools import cache
@@ -19,6 +20,14 @@ LONGEST_NAME = 100
 
 MOST_LISTED = 50
 """The most names that exist that an error lists."""
+
+
+def user_path(path: str | Path) -> Path:
+    """Return a path as a user writes it: `~` is the home directory, all else literal.
+
+    A `~name` of nobody is a file's own name.
+    """
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path`'s own raises there
 
 
 def suggest(kind: str, name: str, known: Iterable[str]) -> str:

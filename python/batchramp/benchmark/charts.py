@@ -15,7 +15,10 @@ from batchramp.benchmark.drawing import (
     Chart,
     entry_style,
     legend,
+    literal,
     make_figure,
+    name_in_chart,
+    own_style,
     plain,
     to_svg,
 )
@@ -38,6 +41,7 @@ CURVES = {
 _RACED = {"updates": "updates", "train_seconds": "train seconds"}
 
 
+@own_style()
 def curve_charts(results: Results, panel: int) -> list[Chart]:
     """A panel's learning curves: one chart for each quantity measured more than once.
 
@@ -65,6 +69,7 @@ def curve_charts(results: Results, panel: int) -> list[Chart]:
     return charts
 
 
+@own_style()
 def race_chart(results: Results, panel: int) -> Chart | None:
     """A panel's races: medians and intervals to each target, in updates and seconds.
 
@@ -93,6 +98,7 @@ def race_chart(results: Results, panel: int) -> Chart | None:
     )
 
 
+@own_style()
 def write_chart(results: Results, path: str | Path, panel: int = 0) -> None:
     """Draw one panel's learning curves and races into one picture.
 
@@ -260,12 +266,13 @@ def _draw_races(
         racers = [row for row in rows if row["target"] == target]
         for axis, (column, name) in zip(pair, _RACED.items(), strict=True):
             _draw_race(axis, racers, column, order)
-            axis.set_xlabel(f"{name} to {target}")
+            axis.set_xlabel(f"{name} to {name_in_chart(target)}")
         pair[0].set_yticks(
             range(len(racers)),
             [_named(row["schedule"], row["is_baseline"]) for row in racers],
         )
         pair[0].set_ylim(len(racers) - 0.5, -0.5)
+        literal(pair[0].get_yticklabels())
         for label, row in zip(pair[0].get_yticklabels(), racers, strict=True):
             label.set_fontweight("bold" if row["is_baseline"] else "normal")
 
@@ -321,6 +328,7 @@ def _draw_race(
 
 
 def _named(label: str, is_baseline: bool) -> str:
+    label = name_in_chart(label)
     return f"{label} (baseline)" if is_baseline else label
 
 

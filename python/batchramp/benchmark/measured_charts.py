@@ -14,6 +14,8 @@ from batchramp.benchmark.drawing import (
     entry_style,
     legend,
     make_figure,
+    name_in_chart,
+    own_style,
     plain,
     to_svg,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@own_style()
 def measured_charts(results: Results, panel: int) -> tuple[Chart, ...]:
     """A panel's charts of its measures; empty where it measured none of them."""
     charts = []
@@ -42,6 +45,7 @@ def measured_charts(results: Results, panel: int) -> tuple[Chart, ...]:
     return tuple(charts)
 
 
+@own_style()
 def write_measured_chart(results: Results, path: str | Path, panel: int = 0) -> None:
     """Draw both charts of a panel side by side into one picture.
 
@@ -83,7 +87,7 @@ def _draw_batch_mean(axis: Axes, results: Results, panel: int) -> str:
             color=color,
             markersize=3.5,
             alpha=0.5,
-            label=label,
+            label=name_in_chart(label),
         )
     ends = np.array([points["share"].min(), points["share"].max()], dtype=np.float64)
     axis.plot(ends, ends, "--", color=INK, linewidth=0.9, label="expected")
@@ -122,7 +126,7 @@ def _draw_sharpness(axis: Axes, results: Results, panel: int) -> str:
         color, dashes = entry_style(place)
         x: Any = looks["full_train_loss"].to_numpy()
         y: Any = looks["sharpness"].to_numpy()
-        axis.plot(x, y, dashes, color=color, linewidth=1.5, label=label)
+        axis.plot(x, y, dashes, color=color, linewidth=1.5, label=name_in_chart(label))
         axis.plot(x[-1:], y[-1:], "o", color=color, markersize=6)
         told.append(f"{label}: {y[-1]:.3g} at loss {x[-1]:.3g}")
     if told:

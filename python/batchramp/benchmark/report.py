@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 from batchramp.benchmark import charts
 from batchramp.benchmark.drawing import Chart
+from batchramp.benchmark.errors import trial_errors
+from batchramp.benchmark.escaping import printable
 from batchramp.benchmark.measured_charts import measured_charts
 from batchramp.benchmark.measured_sheets import measured_sheets
+from batchramp.benchmark.notes import run_notes
+from batchramp.benchmark.render import error_place
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheets import PanelSheets, Sheet, panel_sheets
 from batchramp.benchmark.tables import missing_baselines
 from batchramp.benchmark.tuning import tuning_sheet
+from batchramp.names import user_path
 
 _SETTINGS = (
     "workload",
@@ -47,17 +53,37 @@ def write_report(results: Results, path: str | Path) -> None:
 
     It holds, per panel, the learning curves against updates and epochs, the races in
     updates and seconds, the same tables as the terminal's (with tests against the
-    baseline and single-look passages added), and below them how time is counted and
-    where the trials ran.
+    baseline and single-look passages added), and below them why trials failed, how time
+    is counted and where the trials ran.
 
     Args:
         results: A run.
-        path: File to write; an existing one is replaced.
+        path: File to write; `~` is the home directory. An existing file is replaced and
+            keeps its permissions, a link stays and what it names is replaced, and what
+            is no file at all, such as a pipe or a device, is written into.
+
+    Raises:
+        OSError: It cannot be written there; the error names `path`.
     """
-    path = Path(path)
+    path = user_path(path)
+    page = to_html(results)
+    try:
+        mode = path.stat().st_mode if path.exists() else None
+        if mode is None or stat.S_ISREG(mode):
+            _replace(Path(os.path.realpath(path)), page, mode)
+        else:
+            with path.open("w", encoding="utf-8") as stream:
+                stream.write(page)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, page: str, mode: int | None) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        temporary.write_text(to_html(results), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -75,8 +101,10 @@ def to_html(results: Results) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_line_by_line,
     )
     environment.filters["inline"] = markupsafe.Markup
+    environment.filters["place"] = error_place
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         name=str(results.suite.get("name", "run")),
         settings={
@@ -84,10 +112,19 @@ def to_html(results: Results) -> str:
             for key in _SETTINGS
             if key in results.suite
         },
+        notes=run_notes(results),
+        errors=trial_errors(results),
         panels=[_view(results, sheets) for sheets in panel_sheets(results)],
         environment=_environment(results),
         trials=results.rows["trial"].n_unique(),
     )
+
+
+def _line_by_line(value: Any) -> Any:
+    """Spell out control characters of what is put into the page, but for its lines."""
+    if type(value) is not str:  # drawings are markup
+        return value
+    return "\n".join(map(printable, value.split("\n")))
 
 
 def _view(results: Results, sheets: PanelSheets) -> _PanelView:
