@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -116,12 +117,17 @@ def _first(ordered: list[float], holds: Callable[[float], bool]) -> float | None
     return ordered[low] if low < len(ordered) else None
 
 
-def _swapped_sums(differences: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+def _swapped_sums(differences: NDArray[np.int64]) -> tuple[NDArray[np.float64], int]:
     """Sums of the pairs' rank differences under swaps; 1 where the sample joins them."""
-    if differences.size <= EXACT_PAIRS:
-        sums = np.zeros(1, dtype=np.int64)
-        for difference in differences:
-            sums = np.concatenate([sums + difference, sums - difference])
-        return sums, 0
-    signs = np.random.default_rng(_SEED).choice([-1, 1], (_DRAWS, differences.size))
-    return signs @ differences, 1
+    if differences.size > EXACT_PAIRS:
+        return _signs(differences.size) @ differences, 1
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate([sums + difference, sums - difference])
+    return sums, 0
+
+
+@lru_cache(maxsize=1)
+def _signs(pairs: int) -> NDArray[np.float64]:
+    drawn = np.random.default_rng(_SEED).integers(0, 2, (_DRAWS, pairs))
+    return (2 * drawn - 1).astype(np.float64)
