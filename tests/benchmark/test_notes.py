@@ -58,7 +58,7 @@ def test_a_median_of_different_clocks_is_named(run_of, trial, key, name):
     )
     assert (
         f"seconds are of different {name} (16 in 4 trials and 32 in 1 trial): "
-        "the medians of b mix them"
+        "the medians of 'b' mix them"
     ) in run_notes(results)
 
 
@@ -104,7 +104,7 @@ def test_a_metric_that_is_no_number_is_said(run_of, trial):
     results = run_of({"a": {"trials": [lost, lost, trial(2)]}, "b": {"trials": [gone]}})
     (note,) = run_notes(results)
     assert note.startswith(
-        "the metric was not a number for a at 4 looks of 2 trials: such a look"
+        "the metric was not a number for 'a' at 4 looks of 2 trials: such a look"
     )
 
 

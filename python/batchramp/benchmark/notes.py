@@ -89,7 +89,7 @@ def _mixed(results: Results, trials: pl.DataFrame) -> list[str]:
             if len(values) < 2:
                 continue
             labels = [
-                label
+                f"'{label}'"
                 for label in mine["schedule"].unique(maintain_order=True)
                 if len(_values(results, mine.filter(schedule=label), key)) > 1
             ]
@@ -161,7 +161,7 @@ def _lost_metrics(results: Results) -> list[str]:
         return []
     labels = lost["schedule"].unique(maintain_order=True)
     told = [
-        f"{label} at {_count(looks.height, 'look')} of "
+        f"'{label}' at {_count(looks.height, 'look')} of "
         f"{_count(looks['trial'].n_unique(), 'trial')}"
         for label in labels
         for looks in (lost.filter(schedule=label),)

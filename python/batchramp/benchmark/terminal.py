@@ -9,6 +9,11 @@ from rich.text import Text
 
 from batchramp.benchmark.escaping import printable
 
+LEAST_WIDTH = 80
+"""What tables fit: in fewer columns `rich` would cut numbers, and leave columns out."""
+
+_LEAST_REMARK = 20
+
 
 class _Output(Console):
     """Standard output. A reader that goes away ends the command."""
@@ -26,12 +31,18 @@ class _Remarks(Console):
 
 def output() -> Console:
     """A console on standard output."""
-    return _Output()
+    return _at_least(LEAST_WIDTH, _Output())
 
 
 def remarks() -> Console:
     """A console on standard error, for what is no result."""
-    return _Remarks(stderr=True)
+    return _at_least(_LEAST_REMARK, _Remarks(stderr=True))
+
+
+def _at_least(width: int, console: Console) -> Console:
+    if console.width < width:
+        console.width = width
+    return console
 
 
 def draws(console: Console) -> bool:
