@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from batchramp.benchmark.escaping import printable
 from batchramp.names import suggest
 from batchramp.user_code.errors import errors_named
+from batchramp.user_code.printing import prints_apart
+from batchramp.values import shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from batchramp.benchmark.race import DryRun, Race
+    from batchramp.benchmark.results import Results
     from batchramp.schedules import Description
 
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-"""Exit codes beside 0 and, of `compare`, 3: a gate could not decide."""
+FAILED, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+"""Exit codes beside 0 and, of `compare`, 3: a gate could not decide. The last is what a
+shell gives for a process whose output was no longer read, as in `batchramp list | head`."""
 
 
 class _Group(click.Group):
@@ -36,6 +41,14 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # else click prints an empty line before ours
             raise click.Abort from None
+        except BrokenPipeError:  # else click ends with 1, which is a gate's
+            raise click.exceptions.Exit(READER_GONE) from None
+
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **extra)
+        except BrokenPipeError:
+            raise click.exceptions.Exit(READER_GONE) from None
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -74,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    click.echo(f"batchramp: {' '.join(message.split())}", err=True)
+    with suppress(OSError):  # nobody reads it any more
+        click.echo(f"batchramp: {printable(' '.join(message.split()))}", err=True)
     return code
 
 
@@ -94,11 +108,14 @@ def _parameters(
     for pair in pairs:
         key, separator, text = pair.partition("=")
         if not (key and separator):
-            raise click.UsageError(f"--set must be key=value, got {pair!r}")
+            raise click.UsageError(f"--set must be key=value, got {shown(pair)}")
         try:
             values[key] = json.loads(text)
         except ValueError:
             values[key] = text
+        except RecursionError:
+            message = f"--set {shown(key)} must not nest so deeply, got {shown(text)}"
+            raise click.UsageError(message) from None
     return values
 
 
@@ -152,6 +169,7 @@ def run(
         message = "run trains with torch: pip install 'batchramp[torch]'"
         raise ValueError(message) from error
     from batchramp.benchmark.progress import ProgressMonitor
+    from batchramp.benchmark.render import render_errors
 
     race = make_race(
         suite,
@@ -162,12 +180,20 @@ def run(
         jobs=jobs,
         measure=measure.split(",") if measure else (),
     )
+    with ProgressMonitor(_console(error=True)) as monitor, prints_apart():
+        if dry_run:
+            found = race.dry_run(monitor)
+        else:
+            try:
+                execution = race.run(monitor)
+            except OSError as error:  # a full disk is no bad input
+                return _complain(f"{error}; what is finished is kept", FAILED)
     if dry_run:
-        return _print_dry_run(race, as_json=as_json)
-    with ProgressMonitor(_console(error=True)) as monitor:
-        outcomes = race.run(monitor)
-    _print_results(race.out, as_json=as_json)
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
+        return _print_dry_run(race, found, as_json=as_json)
+    _print_results(execution.results, as_json=as_json)
+    if errors := render_errors(execution.results):
+        _console(error=True).print(errors, soft_wrap=True)
+    failed = sum(outcome.status == "failed" for outcome in execution.outcomes)
     if failed:
         return _complain(
             f"{failed} trials failed; the same command tries them again", FAILED
@@ -175,35 +201,39 @@ def run(
     return 0
 
 
-def _print_dry_run(race: Any, *, as_json: bool) -> int:
+def _print_dry_run(race: Race, found: DryRun, *, as_json: bool) -> int:
     from rich.table import Table
-    from rich.text import Text
 
-    resolved, trials = race.prepare()
-    pending = len(race.pending(trials))
-    entries = [
+    from batchramp.benchmark.terminal import as_text
+
+    pending = found.pending
+    entries: list[dict[str, Any]] = [
         {
             "panel": number,
             "schedule": entry.label,
-            "updates": resolved.plans[entry.label]
-            and resolved.plans[entry.label].updates,
+            "updates": found.planned_updates[entry.label],
             "trials": race.suite.seeds,
         }
         for number, panel in enumerate(race.suite.panels)
         for entry in panel.entries
     ]
     if as_json:
-        summary = {"out": str(race.out), "pending": pending, "entries": entries}
+        summary = {
+            "out": str(race.out),
+            "pending": pending,
+            "entries": entries,
+            "notes": found.notes,
+        }
         click.echo(json.dumps(summary, indent=2))
         return 0
     title = f"{race.suite.name}: {pending} trials to run into {race.out}"
-    table = Table(title=Text(title))
+    table = Table(title=as_text(title))
     for column in ("panel", "schedule", "updates", "trials"):
         table.add_column(column, justify="left" if column == "schedule" else "right")
     for entry in entries:
         shown = {**entry, "panel": entry["panel"] + 1}  # as people count
         values = ("adaptive" if v is None else str(v) for v in shown.values())
-        table.add_row(*map(Text, values))
+        table.add_row(*map(as_text, values))
     _console().print(table)
     return 0
 
@@ -272,13 +302,18 @@ def report(folder: str, html: str | None, as_json: bool) -> int:
     \b
     batchramp report runs/quick --html quick.html
     """
+    from batchramp.benchmark.render import render_errors
+    from batchramp.benchmark.results import read_results
+
+    results = read_results(folder)
     if html is not None:
         from batchramp.benchmark.report import write_report
-        from batchramp.benchmark.results import read_results
 
-        write_report(read_results(folder), Path(html))
-        click.echo(f"wrote {html}", err=True)
-    _print_results(Path(folder), as_json=as_json)
+        write_report(results, html)
+        click.echo(f"wrote {printable(html)}", err=True)
+    _print_results(results, as_json=as_json)
+    if not as_json and (errors := render_errors(results)):
+        _console().print(errors, soft_wrap=True)
     return 0
 
 
@@ -373,24 +408,23 @@ def _print_description(schedule: Description, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(asdict(schedule), indent=2))
         return 0
-    click.secho(schedule.name, bold=True)
-    click.echo(schedule.summary)
+    click.secho(printable(schedule.name), bold=True)
+    click.echo(printable(schedule.summary))
     if schedule.source:
-        click.echo(schedule.source)
+        click.echo(printable(schedule.source))
     click.echo(
         f"{schedule.num_samples:,} samples and {schedule.epochs} epochs, or others"
     )
     for parameter in schedule.parameters:
         default = json.dumps(parameter.default)
-        click.echo(f"  {parameter.name:<16} {default:<18} {parameter.meaning}")
+        meaning = printable(parameter.meaning)
+        click.echo(f"  {parameter.name:<16} {default:<18} {meaning}")
     return 0
 
 
-def _print_results(folder: Path, *, as_json: bool) -> None:
+def _print_results(results: Results, *, as_json: bool) -> None:
     from batchramp.benchmark.render import render, to_json
-    from batchramp.benchmark.results import read_results
 
-    results = read_results(folder)
     if as_json:
         click.echo(json.dumps(to_json(results), indent=2))
     else:
@@ -398,6 +432,6 @@ def _print_results(folder: Path, *, as_json: bool) -> None:
 
 
 def _console(*, error: bool = False) -> Console:
-    from rich.console import Console
+    from batchramp.benchmark import terminal
 
-    return Console(stderr=error)
+    return terminal.remarks() if error else terminal.output()

@@ -27,7 +27,7 @@ from batchramp.benchmark.sheets import (
     number,
     significant,
 )
-from batchramp.benchmark.terminal import shown
+from batchramp.benchmark.terminal import as_text
 
 _TOLD = 2
 _OPENINGS = {0: "Fine", 1: "No", 3: "Cannot tell"}
@@ -44,7 +44,7 @@ def render_comparison(comparison: Comparison) -> RenderableType:
     """The verdict in words, then one table per schedule, for 80 columns."""
     verdict = verdict_in_words(comparison)
     parts: list[RenderableType] = [
-        shown(verdict, style=f"bold {_STYLES[comparison.exit_code]}")
+        as_text(verdict, style=f"bold {_STYLES[comparison.exit_code]}")
     ]
     parts += [_note(note) for note in comparison.notes]
     for label in dict.fromkeys(row.schedule for row in comparison.rows):
@@ -139,7 +139,7 @@ def _doubt(row: ComparisonRow) -> str:
 
 
 def _note(note: Note) -> Text:
-    return shown(note.text, style="" if note.code else "dim")
+    return as_text(note.text, style="" if note.code else "dim")
 
 
 def _explained(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from batchramp.benchmark.terminal import shown
+from batchramp.benchmark.terminal import as_text
 from batchramp.schedules import Plan
 
 
@@ -39,4 +39,4 @@ def render_plan(plan: Plan) -> RenderableType:
         f"boundary {horizon.boundary}"
     )
     total = f"{plan.updates:,} updates, {plan.samples:,} samples"
-    return Group(shown(title, style="bold"), table, Text(total, style="bold"))
+    return Group(as_text(title, style="bold"), table, Text(total, style="bold"))

@@ -18,7 +18,7 @@ from rich.progress import (
 
 from batchramp.benchmark.escaping import printable
 from batchramp.benchmark.monitor import Monitor, Outcome
-from batchramp.benchmark.terminal import draws, shown
+from batchramp.benchmark.terminal import as_text, draws
 from batchramp.training.trial import Row
 
 LINE_EVERY_SECONDS = 10.0
@@ -106,4 +106,4 @@ class ProgressMonitor(Monitor):
         return due
 
     def _say(self, message: str) -> None:
-        self._console.print(shown(message), highlight=False, soft_wrap=True)
+        self._console.print(as_text(message), highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from batchramp.benchmark.tables import (
     missing_baselines,
     race_table,
 )
-from batchramp.benchmark.terminal import shown
+from batchramp.benchmark.terminal import as_text
 
 MOST_ERRORS = 8
 """Distinct errors that a terminal lists; the page and JSON have all."""
@@ -45,7 +45,7 @@ def render(results: Results) -> RenderableType:
         parts += [Text(), _care(note)]
     for panel in panel_sheets(results):
         if panel.title:
-            parts += [Text(), shown(panel.title, style="bold")]
+            parts += [Text(), as_text(panel.title, style="bold")]
         for note in missing_baselines(results, panel.panel):
             parts += [Text(), _care(note)]
         measured = measured_sheets(results, panel.panel)
@@ -64,15 +64,15 @@ def render_errors(results: Results) -> RenderableType | None:
         line
         for error in errors[:MOST_ERRORS]
         for line in (
-            shown(f"{error.error}", style="red"),
-            Text("  ") + shown(error_place(error), style="dim"),
+            as_text(f"{error.error}", style="red"),
+            Text("  ") + as_text(error_place(error), style="dim"),
         )
     ]
     if len(errors) > MOST_ERRORS:
         more = len(errors) - MOST_ERRORS
-        parts.append(shown(f"and {more} more: report --html or --json shows all"))
+        parts.append(as_text(f"and {more} more: report --html or --json shows all"))
     title = "1 trial failed:" if failed == 1 else f"{failed} trials failed:"
-    return Group(shown(title, style="bold"), *parts)
+    return Group(as_text(title, style="bold"), *parts)
 
 
 def error_place(error: TrialError) -> str:
@@ -119,7 +119,7 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def _care(note: str) -> Text:
-    return shown(f"Take care: {note}", style="yellow")
+    return as_text(f"Take care: {note}", style="yellow")
 
 
 def _records(table: pl.DataFrame, panel: int) -> list[dict[str, Any]]:

@@ -8,15 +8,15 @@ from rich.table import Table
 from rich.text import Text
 
 from batchramp.benchmark.sheets import Cell, Sheet
-from batchramp.benchmark.terminal import shown
+from batchramp.benchmark.terminal import as_text
 
 
 def sheet_table(sheet: Sheet, name_width: int = 14) -> Table:
     """Draw a sheet, its first column at least `name_width` wide where it needs that."""
     table = Table(
-        title=shown(sheet.title, style="bold"),
+        title=as_text(sheet.title, style="bold"),
         title_justify="left",
-        caption=shown(sheet.caption, style="dim") if sheet.caption else None,
+        caption=as_text(sheet.caption, style="dim") if sheet.caption else None,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -29,7 +29,7 @@ def sheet_table(sheet: Sheet, name_width: int = 14) -> Table:
     ]
     for index in places:
         table.add_column(
-            shown(sheet.columns[index].name, style="bold"),
+            as_text(sheet.columns[index].name, style="bold"),
             justify="right" if index else "left",
             overflow="fold",
             no_wrap=not index,
@@ -55,7 +55,7 @@ def _folded(text: Text, width: int) -> Text:
 
 def _cell_text(cell: Cell) -> Text:
     # Text and not a string: an interval in brackets would be read as markup.
-    text = shown(cell.main)
+    text = as_text(cell.main)
     if cell.detail:
-        text.append("\n").append(shown(cell.detail, style="dim"))
+        text.append("\n").append(as_text(cell.detail, style="dim"))
     return text

@@ -58,6 +58,6 @@ def draws(console: Console) -> bool:
     )
 
 
-def shown(text: str, style: str = "") -> Text:
+def as_text(text: str, style: str = "") -> Text:
     """A user's text, or one that holds it, for a console: no markup, nothing obeyed."""
     return Text(printable(text), style=style)
