@@ -126,7 +126,10 @@ def test_json_tells_what_the_table_tells(side):
     assert told["exit_code"] == comparison.exit_code == 3
     assert (told["base_runs"], told["new_runs"], told["margin"]) == (1, 1, 0.1)
     assert told["family"] == comparison.family == 3  # no seconds: other jobs
-    assert told["notes"] == [{"code": 0, "text": "jobs is 1 in base, 2 in new"}]
+    assert told["notes"] == [
+        {"code": 0, "text": "smith [1]: seed 7: another metric from the same identity"},
+        {"code": 0, "text": "jobs is 1 in base, 2 in new"},
+    ]
     updates = next(row for row in told["rows"] if row["quantity"] == "updates")
     assert (updates["pairs"], updates["seeds"]) == (8, 8)
     assert (updates["new_reached"], updates["new_trials"]) == (7, 8)

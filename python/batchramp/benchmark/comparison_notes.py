@@ -34,7 +34,7 @@ def of_runs(base: Sequence[Run], new: Sequence[Run]) -> list[Note]:
 
 
 def of_trials(pairing: Pairing) -> list[Note]:
-    """Seeds that not every run has, and diverged trials."""
+    """Seeds that not every run has, that diverged, or that were not repeated."""
     notes = []
     label = pairing.label
     base_seeds = set().union(*(run.trials[label] for run in pairing.base))
@@ -55,6 +55,10 @@ def of_trials(pairing: Pairing) -> list[Note]:
         if diverged:
             text = f"{label}: {_seeds(diverged)} diverged in {run.name}"
             notes.append(Note(code=0, text=text))
+    unrepeated = pairing.unrepeated()
+    if unrepeated:
+        text = f"{label}: {_seeds(unrepeated)}: another metric from the same identity"
+        notes.append(Note(code=0, text=text))
     return notes
 
 

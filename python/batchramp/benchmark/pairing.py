@@ -165,6 +165,21 @@ class Pairing:
         there = set().union(*(run.trials[self.label] for run in self.runs))
         return max(int(asked), len(there))
 
+    def unrepeated(self) -> tuple[int, ...]:
+        """Pairs of trials of one identity that do not end at one metric."""
+        first, *others = (
+            [r.trials[self.label][s] for s in self.pairs] for r in self.runs
+        )
+        return tuple(
+            trial.seed
+            for trial, *same in zip(first, *others, strict=True)
+            if any(
+                other.metadata.get("identity") == trial.metadata.get("identity")
+                and _finite(other.metric) != _finite(trial.metric)
+                for other in same
+            )
+        )
+
     def other_clock(self) -> str:
         """What the pairs' clocks differ in, such as `threads`; empty if in nothing."""
         keys = dict.fromkeys(
