@@ -152,7 +152,8 @@ def test_digests_are_pinned_for_ever():
     assert Data(split, split).digest().startswith("6ee259c45ee39bab")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_data_must_be_loaded_on_the_cpu():
     split = Split(ROWS, CLASSES)
     with pytest.raises(ValueError, match=r"^test targets must be loaded on the CPU"):

@@ -76,7 +76,7 @@ class _Cursor:
     samples: int
     settings: Settings
     state: Any
-    asked: Question
+    asked: tuple[Progress, Evidence | None, Any]
 
 
 class _Race:
@@ -106,7 +106,7 @@ class _Race:
 
     def run(self) -> Status:
         state = self._witness.begin(self._trial.schedule)
-        asked = Question(Progress(0, 0), None, state)
+        asked = (Progress(0, 0), None, state)
         cursor = _Cursor(0, 0, 0, Settings(0, 0.0, 0.0), state, asked)
         self._decide(cursor, None)
         with self._compile_clock:
@@ -119,7 +119,8 @@ class _Race:
                 used = self._train(cursor, self._next_look(cursor.position))
                 loss = self._step.take_loss(cursor.samples - samples)
                 with streams.kept():
-                    self._witness.check(cursor.asked, (cursor.settings, cursor.state))
+                    decision = (cursor.settings, cursor.state)
+                    self._witness.check(Question(*cursor.asked), decision)
                     row = self._record(cursor, (used, loss))
                 if not (math.isfinite(loss) and _finite(row.full_train_loss)):
                     return "diverged"
@@ -164,7 +165,7 @@ class _Race:
             progress = Progress(start, cursor.update)
             settings, state = decide(progress, evidence, cursor.state)
         check_settings(settings)
-        cursor.asked = Question(progress, evidence, cursor.state)
+        cursor.asked = (progress, evidence, cursor.state)
         cursor.settings, cursor.state = settings, state
 
     def _shapes(self, cursor: _Cursor) -> set[int]:
