@@ -210,8 +210,8 @@ def test_run_measures_what_is_named(call, folder, tmp_path):
     assert rows["batch_variance"].is_null().all()
     # Measures are part of a trial's identity: others are another question.
     code, _, error = call(*arguments, "sharpness")
-    assert code == 2
-    assert "holds the results of another suite" in error
+    assert (code, error.count("\n")) == (2, 1)
+    assert "holds another question: measures" in error
     code, _, error = call(*arguments, "noise,sharpness")
     assert (code, error.count("\n")) == (2, 1)
     assert "unknown measure 'noise': did you mean noise_scale" in error
@@ -240,6 +240,7 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(call, call_json, fold
             {"panel": 0, "schedule": "still", "updates": 82, "trials": 3},
             {"panel": 0, "schedule": "led [/b]", "updates": None, "trials": 3},
         ],
+        "notes": [],
     }
     assert call_json(*arguments, folder / "run")["pending"] == 2
     code, out, err = call(*arguments, fresh)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from batchramp.benchmark import comparison_notes
 from batchramp.benchmark.comparison import QUANTITIES, Comparison, Quantity
@@ -17,7 +16,7 @@ from batchramp.benchmark.comparison_rows import drafts_of, family_of, judged
 from batchramp.benchmark.gate_statistics import MIN_RUNS
 from batchramp.benchmark.pairing import TO_TARGET, Pairing, Run
 from batchramp.benchmark.results import Results, read_results
-from batchramp.names import suggest
+from batchramp.names import suggest, user_path
 
 
 def compare(
@@ -85,12 +84,12 @@ def read_side(argument: str) -> list[Results]:
         ValueError: A folder is none of results, is damaged, is named twice, or a name
             is empty.
     """
-    if "," not in argument or Path(argument).expanduser().exists():
+    if "," not in argument or user_path(argument).exists():
         return [read_results(argument)]
     names = argument.split(",")
     if "" in names:
         raise ValueError(f"runs must be folders with commas between, got {argument!r}")
-    folders = [Path(name).expanduser().resolve() for name in names]
+    folders = [user_path(name).resolve() for name in names]
     for name, folder in zip(names, folders, strict=True):
         if folders.count(folder) > 1:
             raise ValueError(f"runs of a side must differ, got {name} twice")

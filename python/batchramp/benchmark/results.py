@@ -23,6 +23,7 @@ from batchramp.benchmark.trial_files import (
     trial_file,
     write_whole,
 )
+from batchramp.names import user_path
 
 ENTRY_COLUMNS: dict[str, Any] = {
     "panel": pl.Int64,
@@ -121,7 +122,7 @@ def read_results(folder: str | Path) -> Results:
             damaged.
         OSError: A file in it cannot be read.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     return results_of(folder, read_suite(folder))
 
 

@@ -18,7 +18,7 @@ from batchramp.benchmark.suite import (
     with_seeds,
 )
 from batchramp.benchmark.suite_rules import MAX_THREADS
-from batchramp.names import suggest
+from batchramp.names import suggest, user_path
 from batchramp.values import shown, whole
 
 DEVICES = ("cpu", "cuda")
@@ -55,19 +55,22 @@ def make_race(
     if isinstance(suite, Suite):
         suite = check_suite(suite)
     elif isinstance(suite, str | Path):
-        suite, source = load_suite(Path(suite).expanduser())
+        suite, source = load_suite(user_path(suite))
     else:
         raise ValueError(
             f"suite must be a name, a TOML file or a Suite, got {shown(suite)}"
         )
     jobs = whole("jobs", jobs, least=1, most=MAX_THREADS)
-    data_dir = None if data is None else Path(data).expanduser()
+    data_dir = None if data is None else user_path(data)
     if data_dir is not None and not data_dir.is_dir():
         raise ValueError(f"data directory {data_dir} must exist, and does not")
+    target = Path("runs", suite.name) if out is None else user_path(out)
+    if target.exists() and not target.is_dir():
+        raise ValueError(f"out must be a folder, got {target}, which is none")
     return Race(
         suite=with_measures(with_seeds(suite, seeds), measure),
         source=source,
-        out=Path("runs", suite.name) if out is None else Path(out).expanduser(),
+        out=target,
         data_dir=data_dir,
         device=find_device(device),
         jobs=jobs,

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from batchramp.names import find_entry_point, suggest
+from batchramp.names import find_entry_point, suggest, user_path
 from batchramp.user_code.errors import is_users_own, told
 from batchramp.user_code.imports import Module, imported_modules
 
@@ -210,7 +210,7 @@ class UserCode:
 
     def _path(self, name: str) -> Path:
         written, _, attribute = name.rpartition(":")
-        path = (self.folder / Path(written).expanduser()).resolve()
+        path = (self.folder / user_path(written)).resolve()
         if path.suffix != ".py":
             raise ValueError(f"{name}: {path} must be a Python file")
         if path not in self.read and not path.is_file():
