@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from batchramp.user_code.loading import UserCode
 from batchramp.workloads import BUILT_IN, Data, Split, Workload, find_workload
 from batchramp.workloads.fashion_mnist import read_idx
 
@@ -178,15 +179,15 @@ rings = Workload(name="rings", load=load, model=model, targets=("metric >= 0.9",
 """
     assert len(source.strip().splitlines()) <= 20
     (tmp_path / "own.py").write_text(source)
-    workload = find_workload("own.py:rings", tmp_path)
+    workload = find_workload("own.py:rings", UserCode(tmp_path))
     assert isinstance(workload, Workload)
     assert len(workload.load(None, 3).train) == 500
     with pytest.raises(ValueError, match=r"unknown name 'ring': did you mean rings"):
-        find_workload("own.py:ring", tmp_path)
+        find_workload("own.py:ring", UserCode(tmp_path))
     with pytest.raises(ValueError, match=r"must be a batchramp\.workloads\.Workload"):
-        find_workload("own.py:model", tmp_path)
+        find_workload("own.py:model", UserCode(tmp_path))
     with pytest.raises(ValueError, match=r"there is no file .*absent\.py"):
-        find_workload("absent.py:rings", tmp_path)
+        find_workload("absent.py:rings", UserCode(tmp_path))
 
 
 def test_an_unknown_workload_names_the_nearest():
