@@ -115,5 +115,5 @@ def test_a_text_may_be_in_any_script(text):
 def test_what_would_move_the_cursor_is_refused(text, rule):
     with pytest.raises(ValueError, match=f"^label must have {rule}"):
         plain_text("label", text)
-    with pytest.raises(ValueError, match="^label must be a string, got 3"):
+    with pytest.raises(ValueError, match=r"^label must be a string, got 3"):
         plain_text("label", 3)

@@ -76,6 +76,24 @@ def plain_text(name: str, value: Any, most: int = LONGEST_TEXT) -> str:
     return value
 
 
+def number(name: str, value: Any) -> float:
+    """Return a number of any kind as a float, NaN and infinities too.
+
+    Args:
+        name: The argument, for errors.
+        value: What was given.
+
+    Raises:
+        ValueError: It is no number, or larger than a float can be.
+    """
+    if not isinstance(value, bool | str | bytes):
+        try:
+            return float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            pass
+    raise ValueError(f"{name} must be a number, got {shown(value)}")
+
+
 def whole(
     name: str, value: Any, least: int | None = None, most: int | None = None
 ) -> int:

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
@@ -103,6 +104,17 @@ def test_copies_go_on_alike(keywords):
     ("changed", "message"),
     [
         ({"n": 21}, "n must be 20"),
+        ({"n": 20.0}, "state's n must be a whole number, got 20.0"),
+        (
+            {"n": 10**400},
+            "state's n must be 20, .* got a whole number of some 401 digits",
+        ),
+        ({"algo": None}, "algo must be 'exact-1', as the sampler's, got None"),
+        ({"epoch": True}, "state's epoch must be a whole number, got True"),
+        ({"epoch": 10**9999}, "epoch must be at most .* got a whole number of some"),
+        ({"batches_yielded": 10**9999}, "at least a whole number of some 10000 digits"),
+        ({"batch_sizes": 10**9999}, "pairs of position and size, got a whole number"),
+        ({"batch_sizes": [[0, 10**400]]}, "got a whole number of some 401 digits"),
         ({"algo": "exact-0"}, "algo must be 'exact-1'"),
         ({"seed": 1}, "seed must be 0"),
         ({"boundary": "drop"}, "boundary must be 'keep'"),
@@ -130,6 +142,19 @@ def test_foreign_states_are_refused(changed, message):
     assert list(sampler) == list(VariableBatchSampler(20, 6))
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, torch.tensor])
+def test_a_states_whole_numbers_may_be_of_any_kind(kind):
+    sampler = VariableBatchSampler(20, 6, seed=3)
+    list(itertools.islice(sampler, 2))
+    state = sampler.state_dict()
+    given = {k: kind(v) if isinstance(v, int) else v for k, v in state.items()}
+    given["batch_sizes"] = tuple(tuple(map(kind, run)) for run in state["batch_sizes"])
+    again = VariableBatchSampler(20, 6, seed=3)
+    again.load_state_dict(given)
+    assert json.loads(json.dumps(again.state_dict())) == state
+    assert list(again) == list(VariableBatchSampler(20, 6, seed=3))[2:]
+
+
 def test_states_are_small_plain_and_fresh():
     sampler = VariableBatchSampler(20, 6)
     state = sampler.state_dict()
@@ -150,5 +175,5 @@ def test_a_state_of_another_callable_is_refused():
         other.load_state_dict(state)
     with pytest.raises(ValueError, match="state must have the keys"):
         other.load_state_dict({1: 2, **state})
-    with pytest.raises(ValueError, match="state's n must be 100"):
+    with pytest.raises(ValueError, match="state's n must be a whole number"):
         other.load_state_dict(state | {"n": np.arange(3)})

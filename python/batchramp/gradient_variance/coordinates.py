@@ -9,8 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchramp._rust import Moments
-from batchramp.gradient_variance.arguments import whole
 from batchramp.gradient_variance.gradients import Gradient, array, parts
+from batchramp.values import shown, whole
+
+MAX_COUNT = 2**53
+"""The most gradients or samples: a double holds every whole number up to there."""
 
 _STATE_VERSION = 1
 
@@ -43,9 +46,9 @@ class GradientVariance:
     """
 
     def __init__(self, batch_size: int = 1, *, dtype: str = "float32") -> None:
-        self._batch_size = whole("batch_size", batch_size)
+        self._batch_size = whole("batch_size", batch_size, least=1, most=MAX_COUNT)
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+            raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         self._dtype = dtype
         self._moments: Moments | None = None
 
@@ -103,7 +106,7 @@ class GradientVariance:
             ValueError: If batch size, precision or number of coordinates differ.
         """
         if not isinstance(other, GradientVariance):
-            raise ValueError(f"other must be a GradientVariance, got {other!r}")
+            raise ValueError(f"other must be a GradientVariance, got {shown(other)}")
         if (other._batch_size, other._dtype) != (self._batch_size, self._dtype):
             raise ValueError(
                 f"other must have batch_size={self._batch_size} and dtype="
@@ -198,9 +201,14 @@ class GradientVariance:
             got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"state must have the keys {', '.join(keys)}, got {got}")
         for key, value in ours.items():
-            if state[key] != value:
-                raise ValueError(f"state's {key} must be {value!r}, got {state[key]!r}")
-        count = whole("state's count", state["count"], least=0)
+            given = state[key]
+            if isinstance(value, int):
+                given = whole(f"state's {key}", given)
+            if not isinstance(given, type(value)) or given != value:
+                raise ValueError(
+                    f"state's {key} must be {value!r}, got {shown(state[key])}"
+                )
+        count = whole("state's count", state["count"], least=0, most=MAX_COUNT)
         mean, squares = state["mean"], state["squared_deviations"]
         if mean is None and squares is None and not count:
             self._moments = None

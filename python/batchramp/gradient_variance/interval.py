@@ -3,6 +3,12 @@
 import math
 from typing import NamedTuple
 
+# Beyond it a t test rejects no ratio that is worth telling.
+_LARGEST_DEVIATION = 1e60
+
+# Such a power of two and its inverse are doubles.
+_LARGEST_EXPONENT = 1000
+
 
 class Covariance(NamedTuple):
     """How two estimates vary, and together."""
@@ -39,16 +45,38 @@ def ratio_interval(
 
     if not all(map(math.isfinite, (numerator, denominator, *covariance))):
         return math.nan, math.nan
-    top, bottom = max(numerator, 0.0), max(denominator, 0.0)
-    critical = float(stdtrit(freedom, (1 + level) / 2)) ** 2
-    # Not rejected where square * r^2 - 2 * half * r + constant <= 0.
-    square = bottom**2 - critical * covariance.denominator
-    half = top * bottom - critical * covariance.both
-    constant = top**2 - critical * covariance.numerator
-    root = math.sqrt(max(half**2 - square * constant, 0.0))
-    if square > 0:  # between the roots, of which top / bottom is one at zero noise
-        return max((half - root) / square, 0.0), max((half + root) / square, 0.0)
-    if constant <= 0:
+    # By powers of two, which change no digit: the squares of what is large are finite.
+    above = _exponent(numerator, covariance.numerator)
+    below = _exponent(denominator, covariance.denominator)
+    one_above, one_below = 2.0**-above, 2.0**-below
+    top, bottom = max(numerator * one_above, 0.0), max(denominator * one_below, 0.0)
+    deviation = float(stdtrit(freedom, (1 + level) / 2))
+    if not deviation < _LARGEST_DEVIATION:
         return 0.0, math.inf
-    # Beyond the positive root, written so that nothing cancels or is divided by zero.
-    return (constant / (half + root) if half + root > 0 else math.inf), math.inf
+    critical = deviation**2
+    # Not rejected where square * r^2 - 2 * half * r + constant <= 0.
+    square = bottom**2 - critical * (covariance.denominator * one_below * one_below)
+    half = top * bottom - critical * (covariance.both * one_above * one_below)
+    constant = top**2 - critical * (covariance.numerator * one_above * one_above)
+    root = math.sqrt(max(half * half - square * constant, 0.0))
+    if square > 0:  # between the roots, of which top / bottom is one at zero noise
+        least, most = max((half - root) / square, 0.0), max((half + root) / square, 0.0)
+    elif constant <= 0:
+        least, most = 0.0, math.inf
+    else:  # beyond the positive root, so that nothing cancels or is divided by zero
+        least = constant / (half + root) if half + root > 0 else math.inf
+        most = math.inf
+    return _times_power(least, above - below), _times_power(most, above - below)
+
+
+def _exponent(estimate: float, variance: float) -> int:
+    """Of a power of two near the larger of an estimate and its standard deviation."""
+    _, exponent = math.frexp(max(abs(estimate), math.sqrt(max(variance, 0.0))))
+    return max(min(exponent, _LARGEST_EXPONENT), -_LARGEST_EXPONENT)
+
+
+def _times_power(ratio: float, exponent: int) -> float:
+    try:
+        return math.ldexp(ratio, exponent)
+    except OverflowError:
+        return math.inf

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, distributed
 
 from batchramp._rust import noise_from_micro_batches, noise_from_two_sizes
-from batchramp.gradient_variance.arguments import whole
+from batchramp.gradient_variance.coordinates import MAX_COUNT
 from batchramp.gradient_variance.interval import Covariance, ratio_interval
+from batchramp.values import number, shown, whole
 
 Scalar: TypeAlias = float | Tensor
 """A number, or a tensor of shape () on any device."""
@@ -30,7 +31,7 @@ class NoiseScale:
     samples (McCandlish et al., arXiv 1812.06162). Each update gives an unbiased
     estimate of both; each is averaged exponentially and debiased, and the noise scale
     is the ratio of the averages. All is kept in double precision. NaN and infinity, as
-    of a diverged run, stay.
+    of a diverged run, stay: what follows from them is NaN or infinite too.
 
     Squared norms may be numbers or tensors of shape (), on any device. Tensors are kept
     as they are until a result is asked for, so that an update waits for no device
@@ -50,9 +51,11 @@ class NoiseScale:
 
     def __init__(self, num_samples: int | None = None, decay: float = 0.9) -> None:
         if num_samples is not None:
-            num_samples = whole("num_samples", num_samples)
-        if not 0 <= _number("decay", decay) < 1:
-            raise ValueError(f"decay must be at least 0 and below 1, got {decay!r}")
+            num_samples = whole("num_samples", num_samples, least=1, most=MAX_COUNT)
+        if not 0 <= number("decay", decay) < 1:
+            raise ValueError(
+                f"decay must be at least 0 and below 1, got {shown(decay)}"
+            )
         self._num_samples = num_samples
         self._decay = float(decay)
         self._averages = _Averages()
@@ -76,7 +79,8 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
-        count, batch_size = whole("count", count), whole("batch_size", batch_size)
+        count = whole("count", count, least=1, most=MAX_COUNT)
+        batch_size = whole("batch_size", batch_size, least=1, most=MAX_COUNT)
 
         def estimate(total: float, mean: float) -> tuple[float, float]:
             return noise_from_micro_batches(
@@ -103,8 +107,13 @@ class NoiseScale:
         Raises:
             ValueError: If an argument is out of its range.
         """
-        small_batch_size = whole("small_batch_size", small_batch_size)
-        large_batch_size = whole("large_batch_size", large_batch_size)
+        small_batch_size, large_batch_size = (
+            whole(name, size, least=1, most=MAX_COUNT)
+            for name, size in (
+                ("small_batch_size", small_batch_size),
+                ("large_batch_size", large_batch_size),
+            )
+        )
 
         def estimate(small: float, large: float) -> tuple[float, float]:
             return noise_from_two_sizes(
@@ -139,9 +148,14 @@ class NoiseScale:
                 ranks had different numbers of samples.
         """
         count = distributed.get_world_size(group)
-        batch_size = whole("batch_size", batch_size)
+        batch_size = whole("batch_size", batch_size, least=1, most=MAX_COUNT)
         noise_from_micro_batches(count, batch_size, 0.0, 0.0, self._num_samples)
-        own = torch.as_tensor(squared_norm, dtype=torch.float64).detach()
+        if isinstance(squared_norm, Tensor):
+            own = _checked(squared_norm).detach().double()
+        else:
+            own = torch.tensor(
+                number("squared_norm", squared_norm), dtype=torch.float64
+            )
         size = torch.full_like(own, batch_size)
         sums = torch.stack([own, size, size.square()])
         distributed.all_reduce(sums, group=group)
@@ -203,7 +217,8 @@ class NoiseScale:
         Sigma: what these drift within the averages' memory is taken for noise and
         widens it. The upper end is infinite where the squared norm of G may be 0, as
         wherever its estimate is negative; below two updates, or at decay 0, the
-        interval is (0, inf).
+        interval is (0, inf). Where an estimate was not finite, or varied by more than
+        the square root of the largest double, it is (NaN, NaN).
 
         Args:
             level: Wanted coverage, above 0 and below 1.
@@ -211,8 +226,8 @@ class NoiseScale:
         Raises:
             ValueError: If `level` is out of its range.
         """
-        if not 0 < _number("level", level) < 1:
-            raise ValueError(f"level must be above 0 and below 1, got {level!r}")
+        if not 0 < number("level", level) < 1:
+            raise ValueError(f"level must be above 0 and below 1, got {shown(level)}")
         averages = self._read()
         effective = _effective_count(averages.count, self._decay)
         if effective - 1 < 1e-9:
@@ -260,13 +275,17 @@ class NoiseScale:
             found = list(state) if isinstance(state, Mapping) else state
             raise ValueError(f"state must have the keys {', '.join(ours)}, got {found}")
         for key in ("version", "num_samples", "decay"):
-            if state[key] != ours[key]:
+            check = number if key == "decay" else whole
+            given = (
+                state[key] if ours[key] is None else check(f"state's {key}", state[key])
+            )
+            if given != ours[key]:
                 raise ValueError(
-                    f"state's {key} must be {ours[key]!r}, got {state[key]!r}"
+                    f"state's {key} must be {ours[key]!r}, got {shown(state[key])}"
                 )
-        count = whole("state's count", state["count"], least=0)
+        count = whole("state's count", state["count"], least=0, most=MAX_COUNT)
         names = [field.name for field in fields(_Averages) if field.name != "count"]
-        numbers = {name: _number(f"state's {name}", state[name]) for name in names}
+        numbers = {name: number(f"state's {name}", state[name]) for name in names}
         for name in ("trace_squares", "norm_squares"):
             if numbers[name] < 0:
                 raise ValueError(
@@ -276,15 +295,9 @@ class NoiseScale:
         self._pending.clear()
 
     def _take(self, estimate: _Estimate, *norms: Scalar) -> None:
-        tensors = [norm for norm in norms if isinstance(norm, Tensor)]
-        for norm in tensors:
-            if norm.ndim:
-                raise ValueError(
-                    "a squared norm must be a number or a tensor of shape (), got one "
-                    f"of shape {tuple(norm.shape)}"
-                )
+        tensors = [_checked(norm) for norm in norms if isinstance(norm, Tensor)]
         if not tensors:
-            found = estimate(*(_number("a squared norm", norm) for norm in norms))
+            found = estimate(*(number("a squared norm", norm) for norm in norms))
             self._read()  # what came before counts before
             self._observe(*found)
             return
@@ -293,7 +306,7 @@ class NoiseScale:
         doubles = [
             norm.detach().to(like)
             if isinstance(norm, Tensor)
-            else torch.full_like(like, norm)
+            else torch.full_like(like, number("a squared norm", norm))
             for norm in norms
         ]
         self._pending.append((estimate, torch.stack(doubles)))
@@ -350,6 +363,21 @@ class _Averages:
         )
 
 
+def _checked(norm: Tensor) -> Tensor:
+    """A squared norm on a device."""
+    if norm.ndim:
+        raise ValueError(
+            "a squared norm must be a number or a tensor of shape (), got one of shape "
+            f"{tuple(norm.shape)}"
+        )
+    if norm.is_complex() or norm.layout != torch.strided:
+        raise ValueError(
+            "a squared norm must be a real number to read, got a tensor of "
+            f"{norm.dtype}, {norm.layout} on {norm.device}"
+        )
+    return norm
+
+
 def _total_weight(count: int, decay: float) -> float:
     """1 + decay + ... + decay^(count - 1)."""
     return (1 - decay**count) / (1 - decay)
@@ -360,12 +388,3 @@ def _effective_count(count: int, decay: float) -> float:
     if not count:
         return 0.0
     return (1 + decay) * (1 - decay**count) / ((1 - decay) * (1 + decay**count))
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool | str | bytes):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be a number, got {value!r}") from error

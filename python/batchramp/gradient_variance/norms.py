@@ -5,6 +5,7 @@ import torch
 from batchramp._rust import GradientSum
 from batchramp._rust import squared_norm as _squared_norm
 from batchramp.gradient_variance.gradients import Gradient, parts
+from batchramp.values import shown
 
 
 def squared_norm(gradient: Gradient) -> float:
@@ -36,7 +37,7 @@ class GradientNorms:
 
     def __init__(self, *, dtype: str = "float32") -> None:
         if dtype not in ("float32", "float64"):
-            raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
+            raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         self._dtype = dtype
         self._sum: GradientSum | None = None
 

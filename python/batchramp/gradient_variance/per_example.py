@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from batchramp.gradient_variance.arguments import whole
 from batchramp.gradient_variance.examples import Moments, Stacked
 from batchramp.gradient_variance.layers import Layers, Part, random_states, run_layers
 from batchramp.gradient_variance.statistics import (
@@ -17,6 +16,7 @@ from batchramp.gradient_variance.statistics import (
     orthogonal_part,
     squared_norm_on_device,
 )
+from batchramp.values import whole
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """`(outputs, targets) -> (batch,)`, one loss a sample."""
@@ -67,7 +67,7 @@ def per_example_statistics(
         )
     if max_bytes is None:
         max_bytes = CPU_BYTES if inputs.device.type == "cpu" else DEVICE_BYTES
-    whole("max_bytes", max_bytes)
+    whole("max_bytes", max_bytes, least=1)
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not named:
         raise ValueError("model must have a trainable parameter, got none")

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from batchramp.gradient_variance.arguments import whole
-from batchramp.gradient_variance.coordinates import GradientVariance
+from batchramp.gradient_variance.coordinates import MAX_COUNT, GradientVariance
 from batchramp.names import suggest
+from batchramp.values import number, shown, whole
 
 STATISTICS = (
     "sum_squared_norms",
@@ -83,12 +83,15 @@ def micro_batch_statistics(
             part that is None, sparse, not real, or not of the first one's shape.
     """
     wanted = check_names(names)
+    batch_size = whole("batch_size", batch_size, least=1, most=MAX_COUNT)
     scale = 1.0
     if divisor is not None:
-        if not 0 < divisor < float("inf"):
-            raise ValueError(f"divisor must be above 0 and finite, got {divisor!r}")
-        scale = divisor / whole("batch_size", batch_size)
-    sweep = _Sweep(wanted, whole("batch_size", batch_size))
+        if not 0 < number("divisor", divisor) < float("inf"):
+            raise ValueError(
+                f"divisor must be above 0 and finite, got {shown(divisor)}"
+            )
+        scale = float(divisor) / batch_size
+    sweep = _Sweep(wanted, batch_size)
     for gradient in gradients:
         sweep.take(gradient, scale)
     return sweep.statistics()
@@ -106,11 +109,11 @@ def check_names(names: Collection[str]) -> frozenset[str]:
     Raises:
         ValueError: If one is not of `STATISTICS`, or if they are a string.
     """
-    if isinstance(names, str):
-        raise ValueError(f"names must be a collection of names, got the text {names!r}")
+    if isinstance(names, str) or not isinstance(names, Collection):
+        raise ValueError(f"names must be a collection of names, got {shown(names)}")
     for name in names:
         if name not in STATISTICS:
-            raise ValueError(suggest("statistic", name, STATISTICS))
+            raise ValueError(suggest("statistic", str(name), STATISTICS))
     return frozenset(names)
 
 

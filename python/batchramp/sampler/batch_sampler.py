@@ -12,8 +12,9 @@ from torch.utils.data import BatchSampler, Sampler
 from batchramp._rust import Batches, Run, Runs, share
 from batchramp.sampler.outputs import Out, check_output, writable
 from batchramp.sampler.passes import Passes
-from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns, whole
+from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns
 from batchramp.sampler.sources import (
+    MAX_THREADS,
     StaticPlan,
     adopt,
     check_batch_size,
@@ -30,6 +31,7 @@ from batchramp.sampler.state import (
     write_state,
 )
 from batchramp.sampler.trainers import refuse_drawing, refuse_epoch, refuse_split
+from batchramp.values import shown, whole
 
 
 class VariableBatchSampler(BatchSampler):
@@ -65,7 +67,7 @@ class VariableBatchSampler(BatchSampler):
         world_size: Number of ranks; each needs a sample of every batch.
         output: `list` or `numpy` (int64 arrays).
         threads: Threads that compute whole passes: an exact order's shuffle, and
-            `permutation`. The order is the same for any number.
+            `permutation`; at most 1,024. The order is the same for any number.
 
     Raises:
         ValueError: If an argument is out of its range, or two contradict.
@@ -98,7 +100,7 @@ class VariableBatchSampler(BatchSampler):
             seed=source.seed,
             order=source.order,
             boundary=chosen,
-            threads=whole("threads", threads, least=1),
+            threads=whole("threads", threads, least=1, most=MAX_THREADS),
         )
         budget: int | None = None
         self._schedule_id: str | None = None
@@ -174,11 +176,12 @@ class VariableBatchSampler(BatchSampler):
                 None makes a new tensor.
 
         Raises:
-            ValueError: If an argument is out of its range.
+            ValueError: If an argument is out of its range, or there is no memory for
+                the tensor.
         """
         pass_index = check_epoch("epoch", epoch, self.num_samples)
         if out is None:
-            out = torch.empty(self.num_samples, dtype=torch.int64)
+            out = _new_tensor(self.num_samples)
         array = writable(out)
         if len(array) != self.num_samples:
             raise ValueError(
@@ -284,7 +287,7 @@ class VariableBatchSampler(BatchSampler):
         """
         if not self._adjustable:
             raise ValueError(
-                f"batch_size must not be set where a schedule decides it, got {size!r}"
+                f"batch_size must not be set where a schedule decides it, got {shown(size)}"
             )
         size = self._check_size(size)
         drawn = self._passes.drawn
@@ -293,7 +296,8 @@ class VariableBatchSampler(BatchSampler):
             position = whole("at", at, least=0, most=MAX_POSITION)
         if position < drawn:
             raise ValueError(
-                f"at must be at least {drawn} (batches are drawn up to there), got {at}"
+                f"at must be at least {drawn} (batches are drawn up to there), "
+                f"got {position}"
             )
         self._passes.resize(position, size, for_good=at is None)
 
@@ -346,7 +350,7 @@ class VariableBatchSampler(BatchSampler):
         if batches > cursor.batches:
             raise ValueError(
                 f"batches must be at most {cursor.batches} (drawn so far), "
-                f"got {batches}"
+                f"got {shown(batches)}"
             )
         position = self._passes.locate("batches", batches)
         return self._state(Cursor(cursor.pass_index, position, batches, 0))
@@ -391,3 +395,13 @@ class VariableBatchSampler(BatchSampler):
             # The size in force, and those set for positions to come.
             runs = sizes.runs_from(cursor.position)
         return write_state(cursor, self._batches, runs, self._schedule_id)
+
+
+def _new_tensor(length: int) -> Tensor:
+    try:
+        return torch.empty(length, dtype=torch.int64)
+    except RuntimeError as error:
+        raise ValueError(
+            f"sampler must be small enough for memory: no room for a pass of {length} "
+            "samples (give permutation an `out`, or draw batches)"
+        ) from error

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from batchramp.values import shown
+
 Out = TypeVar("Out", Tensor, NDArray[np.int64])
 """A caller's memory for indices."""
 
@@ -13,7 +15,7 @@ Out = TypeVar("Out", Tensor, NDArray[np.int64])
 def check_output(output: Any) -> str:
     """Returns the name of a container that batches come in, or raises ValueError."""
     if not isinstance(output, str) or output not in ("list", "numpy"):
-        raise ValueError(f"output must be list or numpy, got {output!r}")
+        raise ValueError(f"output must be list or numpy, got {shown(output)}")
     return output
 
 
@@ -35,7 +37,7 @@ def writable(out: Any) -> NDArray[np.int64]:
                 f"layout {out.layout}: {error}"
             ) from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"out must be an int64 tensor or array, got {out!r}")
+        raise ValueError(f"out must be an int64 tensor or array, got {shown(out)}")
     if array.dtype != np.int64 or array.ndim != 1:
         raise ValueError(
             "out must be int64 and of one dimension, got "

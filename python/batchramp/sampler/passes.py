@@ -13,6 +13,7 @@ from batchramp.sampler.sizes import (
     position_after,
 )
 from batchramp.sampler.state import Cursor
+from batchramp.values import shown
 
 
 class Passes:
@@ -166,7 +167,7 @@ class Passes:
         if batches < origin.batches:
             raise ValueError(
                 f"{name} must be at least {origin.batches} (the batches before "
-                f"the state that was loaded), got {batches}"
+                f"the state that was loaded), got {shown(batches)}"
             )
         # Asked for batch after batch, it goes on from the one before.
         position, found = self._found
@@ -180,7 +181,7 @@ class Passes:
             most = found + count + more - ahead
             raise ValueError(
                 f"{name} must be at most {most} in a pass of {found + count + more} "
-                f"batches, got {batches}"
+                f"batches, got {shown(batches)}"
             )
         self._found = (position, batches)
         return position

@@ -1,38 +1,12 @@
 """Where a sampler's batch sizes come from: runs known ahead, or a function."""
 
-import operator
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from batchramp._rust import Batches, advance
 
 MAX_POSITION = 2**63
 """The furthest position of the stream."""
-
-
-def whole(
-    name: str, value: Any, least: int | None = None, most: int | None = None
-) -> int:
-    """Returns a whole number, NumPy's too, as an int.
-
-    Raises:
-        ValueError: If it is a float, a bool or anything else, below `least`, or above
-            `most`.
-    """
-    # NumPy's and torch's truth values are no numbers either, though torch's has an index.
-    truth = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
-    try:
-        number = None if truth else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise ValueError(f"{name} must be a whole number, got {value!r}")
-    if least is not None and number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}")
-    if most is not None and number > most:
-        raise ValueError(f"{name} must be at most {most}, got {number}")
-    return number
 
 
 def position_after(

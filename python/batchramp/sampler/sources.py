@@ -10,11 +10,14 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from batchramp.sampler.sizes import whole
 from batchramp.sampler.trainers import refuse_rebuild
+from batchramp.values import shown, whole
 
 MAX_SAMPLES = 2**45
 """The most samples of any order."""
+
+MAX_THREADS = 1024
+"""The most threads: more than a machine has, and fewer than a system refuses."""
 
 
 class _Horizon(Protocol):
@@ -68,7 +71,7 @@ def adopt(
     seed = whole("seed", seed, least=0)
     if not isinstance(order, str):
         raise ValueError(
-            f"order must be auto, exact, bijective or sequential, got {order!r}"
+            f"order must be auto, exact, bijective or sequential, got {shown(order)}"
         )
     if type(sampler) is DistributedSampler:
         refuse_rebuild(sampler)
@@ -87,7 +90,7 @@ def adopt(
             )
         if not sampler.shuffle:
             order = _sequential(order)
-        num_samples = _check_length(len(cast(Sized, sampler.dataset)))
+        num_samples = _check_length(_length(cast(Sized, sampler.dataset)))
         world_size = sampler.num_replicas
         return Source(
             num_samples, order, sampler.seed, sampler.rank, world_size, world_size
@@ -110,19 +113,29 @@ def adopt(
         )
     elif isinstance(sampler, str | bytes):
         raise ValueError(
-            f"sampler must be a number of samples or a sized data set, got {sampler!r}"
+            f"sampler must be a number of samples or a sized data set, got {shown(sampler)}"
         )
     elif isinstance(sampler, Sized) and getattr(sampler, "shape", None) != ():
-        num_samples = len(sampler)
+        num_samples = _length(sampler)
     else:
         num_samples = whole("sampler (a number of samples)", sampler)
     num_samples = _check_length(num_samples)
     return Source(num_samples, order, seed, rank, world_size, 1)
 
 
+def _length(samples: Sized) -> int:
+    try:
+        return len(samples)
+    except OverflowError as error:  # Python's own limit of a length
+        raise ValueError(
+            f"sampler must have 1 to 2**45 samples, got {shown(samples)}"
+        ) from error
+
+
 def _check_length(num_samples: int) -> int:
     if not 1 <= num_samples <= MAX_SAMPLES:
-        raise ValueError(f"sampler must have 1 to 2**45 samples, got {num_samples}")
+        told = shown(num_samples)
+        raise ValueError(f"sampler must have 1 to 2**45 samples, got {told}")
     return num_samples
 
 
@@ -130,20 +143,21 @@ def _sequential(order: str) -> str:
     if order not in ("auto", "sequential"):
         raise ValueError(
             "order must be auto or sequential for a sampler that does not shuffle, "
-            f"got {order!r}"
+            f"got {shown(order)}"
         )
     return "sequential"
 
 
 def check_ranks(rank: int | None, world_size: int) -> tuple[int | None, int]:
     """Returns rank and world size as ints, or raises ValueError."""
-    world_size = whole("world_size", world_size, least=1)
+    world_size = whole("world_size", world_size, least=1, most=MAX_SAMPLES)
     if rank is None:
         return None, world_size
     rank = whole("rank", rank, least=0)
     if rank >= world_size:
         raise ValueError(
-            f"rank must be between 0 and {world_size - 1} (world_size - 1), got {rank}"
+            f"rank must be between 0 and {world_size - 1} (world_size - 1), "
+            f"got {shown(rank)}"
         )
     return rank, world_size
 
@@ -154,7 +168,7 @@ def check_batch_size(size: int, num_samples: int, world_size: int) -> int:
     if not 1 <= size <= num_samples:
         raise ValueError(
             f"batch_size must be between 1 and {num_samples} "
-            f"(the number of samples), got {size}"
+            f"(the number of samples), got {shown(size)}"
         )
     if size < world_size:
         raise ValueError(
@@ -169,8 +183,8 @@ def check_sizes(batch_size: object, schedule: object) -> None:
     if (batch_size is None) == (schedule is None):
         raise ValueError(
             "either batch_size or schedule must be given, got "
-            f"batch_size={batch_size!r} and schedule={schedule!r} (a trainer that "
-            "rebuilds its sampler loses the schedule: in Lightning, set "
+            f"batch_size={shown(batch_size)} and schedule={shown(schedule)} (a trainer "
+            "that rebuilds its sampler loses the schedule: in Lightning, set "
             "use_distributed_sampler=False and give rank and world_size)"
         )
 
@@ -180,9 +194,9 @@ def choose_boundary(
 ) -> str:
     """Returns the one boundary that all three ask for, or raises ValueError."""
     if not isinstance(drop_last, bool):
-        raise ValueError(f"drop_last must be True or False, got {drop_last!r}")
+        raise ValueError(f"drop_last must be True or False, got {shown(drop_last)}")
     if boundary is not None and not isinstance(boundary, str):
-        raise ValueError(f"boundary must be keep, drop or wrap, got {boundary!r}")
+        raise ValueError(f"boundary must be keep, drop or wrap, got {shown(boundary)}")
     wishes = [] if boundary is None else [boundary]
     if drop_last:
         wishes.append("drop")
@@ -190,14 +204,14 @@ def choose_boundary(
         if not hasattr(plan, "runs") or not hasattr(plan, "horizon"):
             raise ValueError(
                 "schedule must be a Plan (see batchramp.plan) or a function of the "
-                f"position, got {plan!r}"
+                f"position, got {shown(plan)}"
             )
         wishes.append(plan.horizon.boundary)
     if len(set(wishes)) > 1:
         theirs = "" if plan is None else f", a plan with boundary={wishes[-1]!r}"
         raise ValueError(
             "boundary must agree with drop_last and with the plan's, "
-            f"got boundary={boundary!r}, drop_last={drop_last}{theirs}"
+            f"got boundary={shown(boundary)}, drop_last={drop_last}{theirs}"
         )
     return wishes[0] if wishes else "keep"
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchramp._rust import Batches
-from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns, whole
+from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns
+from batchramp.values import shown, whole
 
 _VERSION = 1
 _IDENTITY = ("version", "algo", "n", "seed", "boundary", "schedule_id")
@@ -69,12 +70,17 @@ def read_state(
     """
     if not isinstance(state, Mapping) or set(state) != set(ours):
         found = list(state) if isinstance(state, Mapping) else state
-        raise ValueError(f"state must have the keys {', '.join(ours)}, got {found!r}")
+        raise ValueError(
+            f"state must have the keys {', '.join(ours)}, got {shown(found)}"
+        )
     for key in _IDENTITY:
-        if type(state[key]) is not type(ours[key]) or state[key] != ours[key]:
+        given = state[key]
+        if isinstance(ours[key], int):
+            given = whole(f"state's {key}", given)
+        if not isinstance(given, type(ours[key])) or given != ours[key]:
             raise ValueError(
                 f"state's {key} must be {ours[key]!r}, as the sampler's, "
-                f"got {state[key]!r}"
+                f"got {shown(state[key])}"
             )
     epoch, consumed, batches, slices = (
         whole(f"state's {key}", state[key], least=0)
@@ -92,12 +98,13 @@ def read_state(
     most = num_samples - 1 if wrap and not batches else most
     if not batches <= consumed <= most:
         raise ValueError(
-            f"state's samples_consumed_global must be at least {batches} and at most "
-            f"{most} after {batches} batches of {num_samples} samples, got {consumed}"
+            "state's samples_consumed_global must be at least "
+            f"{shown(batches)} and at most {most} after {shown(batches)} batches of "
+            f"{num_samples} samples, got {shown(consumed)}"
         )
     if slices and consumed >= num_samples:
         raise ValueError(
-            f"state's slices_yielded must be 0 at a pass's end, got {slices}"
+            f"state's slices_yielded must be 0 at a pass's end, got {shown(slices)}"
         )
     cursor = Cursor(epoch, epoch * num_samples + consumed, batches, slices)
     adjustable = ours["batch_sizes"] is not None
@@ -109,7 +116,7 @@ def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
     pass_index = whole(name, epoch, least=0)
     most = MAX_POSITION // num_samples - 3
     if pass_index > most:
-        raise ValueError(f"{name} must be at most {most}, got {pass_index}")
+        raise ValueError(f"{name} must be at most {most}, got {shown(pass_index)}")
     return pass_index
 
 
@@ -146,17 +153,17 @@ def _read_runs(
     if (runs is None) == adjustable:
         raise ValueError(
             "state's batch_sizes must be null where a schedule decides them and "
-            f"only there, got {runs!r}"
+            f"only there, got {shown(runs)}"
         )
     if runs is None:
         return None
     if (
-        not isinstance(runs, list)
+        not isinstance(runs, list | tuple)
         or not runs
         or any(not isinstance(run, list | tuple) or len(run) != 2 for run in runs)
     ):
         raise ValueError(
-            f"state's batch_sizes must be pairs of position and size, got {runs!r}"
+            f"state's batch_sizes must be pairs of position and size, got {shown(runs)}"
         )
     found = [
         (
@@ -169,6 +176,6 @@ def _read_runs(
     if starts[0] != 0 or sorted({position, *starts[1:]}) != [position, *starts[1:]]:
         raise ValueError(
             "state's batch_sizes must begin at 0 and go on past the place where it "
-            f"stands ({position}), by position, got {runs!r}"
+            f"stands ({position}), by position, got {shown(runs)}"
         )
     return found
