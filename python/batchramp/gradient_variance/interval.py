@@ -6,6 +6,9 @@ from typing import NamedTuple
 # Beyond it a t test rejects no ratio that is worth telling.
 _LARGEST_DEVIATION = 1e60
 
+# Python raises where a power of something larger is no double.
+_LARGEST_ROOT = 1e150
+
 # Such a power of two and its inverse are doubles.
 _LARGEST_EXPONENT = 1000
 
@@ -58,7 +61,9 @@ def ratio_interval(
     square = bottom**2 - critical * (covariance.denominator * one_below * one_below)
     half = top * bottom - critical * (covariance.both * one_above * one_below)
     constant = top**2 - critical * (covariance.numerator * one_above * one_above)
-    root = math.sqrt(max(half * half - square * constant, 0.0))
+    # Covariances that cannot be, as of a state that was changed, may be of any size.
+    halves = half**2 if abs(half) < _LARGEST_ROOT else half * half
+    root = math.sqrt(max(halves - square * constant, 0.0))
     if square > 0:  # between the roots, of which top / bottom is one at zero noise
         least, most = max((half - root) / square, 0.0), max((half + root) / square, 0.0)
     elif constant <= 0:
