@@ -6,10 +6,6 @@ import pytest
 from batchramp.benchmark.notes import run_notes
 
 
-def told(results):
-    return "\n".join(run_notes(results))
-
-
 def test_a_plain_run_has_none(run_of, trial):
     trials = [trial(2), trial(None), trial(None, status="diverged")]
     assert run_notes(run_of({"a": {"trials": trials}})) == ()
@@ -40,7 +36,7 @@ def test_trials_of_no_current_entry_are_counted(run_of, trial, others, begin):
 @pytest.mark.parametrize(
     ("key", "name"),
     [
-        ("jobs", "trials at a time"),
+        ("jobs", "numbers of jobs"),
         ("cpu", "processors"),
         ("cores", "numbers of cores"),
         ("device", "devices"),
@@ -77,9 +73,12 @@ def test_schedules_of_different_clocks_are_named(run_of, trial):
 
 
 def test_a_failed_trial_mixes_no_clocks(run_of, trial):
-    elsewhere = trial(None, status="failed", environment={"cpu": "another"})
+    other = {"cpu": "another", "jobs": "2", "load": "99"}
+    elsewhere = trial(None, status="failed", environment=other)
     results = run_of({"a": {"trials": [trial(2), trial(2), elsewhere]}})
-    assert "processors" not in told(results)
+    assert run_notes(results) == run_notes(
+        run_of({"a": {"trials": [trial(2), trial(2), trial(None, status="failed")]}})
+    )
 
 
 def test_several_jobs_are_said(run_of, trial):

@@ -1,12 +1,21 @@
 import math
+import os
 import re
 import shutil
+import stat
 import subprocess
+import threading
 from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from batchramp.benchmark.charts import write_chart
+from batchramp.benchmark.escaping import printable
 from batchramp.benchmark.report import to_html, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -203,3 +212,162 @@ def test_the_search_and_what_a_panel_lacks_are_shown(run_of, trial):
     assert "3 rates x 3 seeds" in page
     assert "mean log loss" in page
     assert "no constant batch at its largest rate, 0.4" in page
+
+
+FAILURE = {
+    "metric": [0.1],
+    "status": "failed",
+    "error": "KeyError: '<b>x</b>' (w.py:23, in loss)",
+    "traceback": 'Traceback:\n  File "w.py", line 23\n\x1b[31mKeyError\x1b[0m',
+}
+
+
+def test_the_page_tells_notes_and_each_error_once(run_of, trial):
+    html = to_html(run_of({"a": {"trials": [trial(2), FAILURE, FAILURE], "seeds": 5}}))
+    assert "Take care: of 5 trials 2 failed and 2 not run" in Page(html).text
+    assert html.count("KeyError: &#39;&lt;b&gt;x") == 1
+    assert "2 trials: a, seeds 1 and 2" in html
+    # All of the traceback is there, folded away, and nothing in it is obeyed.
+    assert re.search(r"<details><summary>.*</summary>\n<pre.*>Traceback:\n  File", html)
+    assert r"\x1b[31mKeyError\x1b[0m" in html
+    assert Page(html).open == ["html"] or Page(html).open == []
+
+
+def test_a_run_without_errors_has_no_place_for_them(html):
+    assert "<details>" not in html
+    assert "Why trials failed" not in html
+
+
+ODD = (
+    "$x_{1}^",
+    "_hidden",
+    "$",
+    "a $\\frac$ b $",
+    "\\alpha & <script>alert(1)</script>",
+    'url(#a) href="#b" id="c" #717273 <metadata>',
+    "{{ 7 * 7 }} {% raw %}",
+    "\U0001f600 雪 שלום \u202egnp",
+    "line\nbreak\ttab\x1b[2J\x00",
+    "long " * 60,
+    "l" * 300,
+    "-->",
+)
+
+
+def check_page(html, *texts):
+    page = Page(html)
+    assert not page.all("script")
+    for text in texts:
+        assert " ".join(printable(text).split()) in page.text
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2028]", html)
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(drawings) == 2
+    for drawing in drawings:
+        ET.fromstring(drawing.replace("xlink:href", "href"))
+
+
+def labelled(run_of, trial, first, second, title):
+    trials = {"trials": [trial(2), trial(None)]}
+    panel = {"title": title}
+    return run_of(
+        {first: trials, second: trials}, suite={"name": title, "panel": [panel]}
+    )
+
+
+@pytest.mark.parametrize("texts", [*zip(ODD[::2], ODD[1::2], strict=True)])
+def test_any_text_can_be_a_label(run_of, trial, texts):
+    html = to_html(labelled(run_of, trial, *texts, texts[0]))
+    check_page(html, *texts)
+    # The drawings name them too: as they are, or with the middle left out.
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    for text in texts:
+        start = " ".join(printable(text)[:12].split())
+        assert all(start in Page(drawing).text for drawing in drawings)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
+        min_size=3,
+        max_size=3,
+        unique=True,
+    )
+)
+def test_any_texts_can_be_labels(run_of, trial, texts):
+    check_page(to_html(labelled(run_of, trial, *texts)), *texts)
+
+
+def test_the_users_style_changes_nothing(race, html, tmp_path):
+    users = {
+        "text.usetex": True,
+        "lines.linewidth": 9,
+        "font.size": 30,
+        "axes.spines.left": False,
+        "svg.fonttype": "path",
+        "backend": "pdf",
+    }
+    with mpl.rc_context(users):
+        assert to_html(race) == html
+        assert mpl.rcParams["font.size"] == 30
+        write_chart(race, tmp_path / "a.svg")
+    write_chart(race, tmp_path / "b.svg")
+    drawn = [(tmp_path / name).read_text() for name in ("a.svg", "b.svg")]
+    assert [text.count("stroke-width: 9") for text in drawn] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def small(run_of, trial):
+    return run_of({"a": {"trials": [trial(2)]}}, targets=[])
+
+
+def test_a_link_stays_and_its_file_is_replaced(small, tmp_path):
+    real, link = tmp_path / "real.html", tmp_path / "folder" / "link.html"
+    link.parent.mkdir()
+    real.write_text("old")
+    real.chmod(0o640)
+    link.symlink_to(Path("..") / "real.html")
+    write_report(small, link)
+    assert link.is_symlink()
+    assert real.read_text(encoding="utf-8") == to_html(small)
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    dangling = tmp_path / "dangling.html"
+    dangling.symlink_to("made.html")
+    write_report(small, dangling)
+    assert (tmp_path / "made.html").read_text(encoding="utf-8") == to_html(small)
+    assert dangling.is_symlink()
+    assert not [*tmp_path.rglob("*.partial")]
+
+
+def test_a_pipe_is_written_into_and_a_device_stays(small, tmp_path):
+    write_report(small, os.devnull)
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)  # noqa: PTH116
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text("utf-8")))
+    reader.start()
+    write_report(small, pipe)
+    reader.join()
+    assert read == [to_html(small)]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_path_is_literal_and_home_is_filled_in(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_report(small, "~/[a]*.html")
+    assert [file.name for file in tmp_path.iterdir()] == ["[a]*.html"]
+
+
+@pytest.mark.parametrize("place", ["", "none/x.html", "file/x.html", "loop"])
+def test_a_page_that_cannot_be_written_names_its_path(small, tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / place
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(OSError, match=re.escape(f"'{path}'")):
+        write_report(small, path)
+    assert sorted(tmp_path.rglob("*")) == before

@@ -10,7 +10,7 @@ from batchramp.benchmark.errors import listed
 from batchramp.benchmark.results import Results
 
 _CLOCKS = {
-    "jobs": "trials at a time",
+    "jobs": "numbers of jobs",
     "threads": "threads",
     "device": "devices",
     "cpu": "processors",
@@ -33,12 +33,13 @@ def run_notes(results: Results) -> tuple[str, ...]:
     A sentence each, without a full stop; empty where there is nothing to take care of.
     """
     trials = _trials(results)
+    counted = trials.filter(pl.col("status") != "failed")
     return (
         *_missing(results, trials),
         *_others(results.others),
-        *_mixed(results, trials),
-        *_jobs(results, trials),
-        *_busy(results, trials),
+        *_mixed(results, counted),
+        *_jobs(results, counted),
+        *_busy(results, counted),
         *_lost_metrics(results),
         *_of_trials(results, trials),
     )
@@ -78,11 +79,10 @@ def _are(number: int) -> str:
 
 
 def _mixed(results: Results, trials: pl.DataFrame) -> list[str]:
-    counted = trials.filter(pl.col("status") != "failed")
     panels = results.entries["panel"].unique(maintain_order=True).to_list()
     notes = []
     for panel in panels:
-        mine = counted.filter(panel=panel)
+        mine = trials.filter(panel=panel)
         place = f"panel {panel + 1}: " if len(panels) > 1 else ""
         for key, name in _CLOCKS.items():
             values = _values(results, mine, key)

@@ -68,7 +68,7 @@ def write_report(results: Results, path: str | Path) -> None:
     path = user_path(path)
     page = to_html(results)
     try:
-        mode = path.stat().st_mode if path.exists() else None
+        mode = _mode(path)
         if mode is None or stat.S_ISREG(mode):
             _replace(Path(os.path.realpath(path)), page, mode)
         else:
@@ -76,6 +76,13 @@ def write_report(results: Results, path: str | Path) -> None:
                 stream.write(page)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _replace(path: Path, page: str, mode: int | None) -> None:
