@@ -9,6 +9,8 @@ _LARGEST_DEVIATION = 1e60
 # Python raises where a power of something larger is no double.
 _LARGEST_ROOT = 1e150
 
+_HARMLESS_EXPONENT = 100
+
 # Such a power of two and its inverse are doubles.
 _LARGEST_EXPONENT = 1000
 
@@ -75,8 +77,13 @@ def ratio_interval(
 
 
 def _exponent(estimate: float, variance: float) -> int:
-    """Of a power of two near the larger of an estimate and its standard deviation."""
+    """Of a power of two near the larger of an estimate and its standard deviation.
+
+    It is 0 where the fourth power of neither leaves the doubles.
+    """
     _, exponent = math.frexp(max(abs(estimate), math.sqrt(max(variance, 0.0))))
+    if abs(exponent) < _HARMLESS_EXPONENT:
+        return 0
     return max(min(exponent, _LARGEST_EXPONENT), -_LARGEST_EXPONENT)
 
 
