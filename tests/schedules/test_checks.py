@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import repeat
@@ -9,7 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchramp.schedules import Horizon, Mark, Schedule, Settings, make, names, plan
+from batchramp.schedules import (
+    Horizon,
+    Mark,
+    MicroBatchEvidence,
+    Progress,
+    Schedule,
+    Settings,
+    first_settings,
+    make,
+    names,
+    plan,
+)
 from batchramp.schedules.batch_sizes import MAX_INTERVALS
 from batchramp.schedules.checks import MAX_EVENTS
 from batchramp.schedules.durations import MAX_MILESTONES
@@ -96,6 +108,37 @@ def test_what_ones_own_schedule_says_is_named(method, said, told):
     with pytest.raises(ValueError, match=told) as refused:
         plan(Own({method: said}), num_samples=10, epochs=2)
     assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "told"),
+    [
+        ("decide", None, "at position 0: decide must return settings and a state"),
+        ("decide", (Settings(99, 1, 0), None), "batch_size must be at most 10"),
+        ("events", None, "events of schedule 'own' must be marks, got None"),
+    ],
+)
+def test_what_an_adaptive_schedule_says_first_is_named_too(method, said, told):
+    horizon = Horizon.of(10, 2)
+    adaptive = {"evidence": frozenset({"micro_batches"})}
+    assert first_settings(Own(adaptive), horizon) == Settings(2, 0.1, 0.0)
+    with pytest.raises(ValueError, match=told):
+        first_settings(Own(adaptive | {method: said}), horizon)
+
+
+def test_evidence_that_overflows_counts_as_none():
+    schedule = make("noise-scale")
+    state = schedule.init(Horizon.of(10**6, 1))
+    for norms in ((1e308, 1e307), (1.7e308, 0.0), (float("inf"), 1.0), (1.0, 5e-324)):
+        evidence = MicroBatchEvidence(
+            count=4,
+            batch_size=10**5,
+            sum_squared_norms=norms[0],
+            squared_norm_of_mean=norms[1],
+        )
+        settings, state = schedule.decide(Progress(0, 1), evidence, state)
+        assert 8 <= settings.batch_size <= 4096
+        assert all(map(math.isfinite, state))
 
 
 def test_whole_numbers_of_any_kind_are_planned_as_ints():

@@ -218,10 +218,11 @@ class ResolvedSuite:
     def _plan(self, label: str, schedule: Schedule) -> schedules.Plan | None:
         with errors_named(f"entry {label!r}"):
             if schedule.evidence:
-                schedule.init(
+                schedules.first_settings(
+                    schedule,
                     schedules.Horizon.of(
                         self.num_samples, self._epochs, self.suite.boundary
-                    )
+                    ),
                 )
                 return None
             return schedules.plan(

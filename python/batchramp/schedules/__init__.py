@@ -1,5 +1,6 @@
 """Schedules of batch size, learning rate and momentum: values and rules, no torch."""
 
+from batchramp.schedules.checks import first_settings
 from batchramp.schedules.interface import (
     BOUNDARIES,
     EVIDENCE,
@@ -41,6 +42,7 @@ __all__ = [
     "Settings",
     "Stage",
     "describe",
+    "first_settings",
     "load",
     "make",
     "names",

@@ -125,3 +125,16 @@ def decided(schedule: Schedule, horizon: Horizon, at: Progress, state: Any) -> S
             f"samples), got {size}"
         )
     return Settings(size, lr, momentum)
+
+
+def first_settings(schedule: Schedule, horizon: Horizon) -> Settings:
+    """Returns what a schedule decides for the first update, before any evidence.
+
+    For an adaptive schedule, which has no plan to show what it says.
+
+    Raises:
+        ValueError: If the schedule does not fit the horizon, or what it declares or
+            decides is not what `Schedule` asks for.
+    """
+    declared_events(schedule, horizon)
+    return decided(schedule, horizon, Progress(0, 0), schedule.init(horizon))
