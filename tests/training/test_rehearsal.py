@@ -209,6 +209,27 @@ def test_data_that_are_not_finite_are_fine_where_the_model_knows():
     rehearse(make_trial(filling), data, CPU)
 
 
+def relabelled(outputs, targets):
+    targets[targets == 255] = 0
+    return cross_entropy(outputs, targets)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": lambda: nn.Sequential(nn.ReLU(inplace=True), nn.Linear(2, 2))},
+        {"loss": relabelled},
+        {"metric": lambda o, t: o.argmax(1) == t.neg_()},
+    ],
+    ids=["model", "loss", "metric"],
+)
+def test_data_that_are_changed_in_place(changes):
+    data = load()
+    before = data.digest()
+    assert "data in place, which later looks" in told(replace(GOOD, **changes), data)
+    assert data.digest() == before
+
+
 def test_a_full_loss_that_is_not_finite_to_begin_with():
     # Beyond the first chunk only, and of data that are finite.
     data = load()

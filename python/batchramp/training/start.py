@@ -161,6 +161,7 @@ def _values(
 ) -> Tensor:
     """Each sample's loss (train) or score (test); a score of NaN outputs is NaN."""
     inputs, targets = split.inputs[rows], split.targets[rows]
+    versions = inputs._version, targets._version
     given = (
         f"model of workload {workload.name!r} on {name} inputs of shape "
         f"{tuple(split.inputs.shape)}"
@@ -173,6 +174,12 @@ def _values(
                 losses = workload.loss(outputs, targets)
             else:
                 scores = workload.metric(outputs, targets)
+    if (inputs._version, targets._version) != versions:
+        raise ValueError(
+            f"the model, the loss and the metric of workload {workload.name!r} must not "
+            f"change {name} data in place, which later looks and trials have too: is "
+            "there an inplace=True, an x += ... or a method with a trailing underscore?"
+        )
     if name == "train":
         losses = check_losses(workload, losses, outputs, targets)
         if not losses.requires_grad:
