@@ -1,4 +1,7 @@
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 import torch
@@ -215,9 +218,15 @@ mine = Workload(name="mine", load=load, model=lambda: 1 / 0)
     pytester.makepyfile("""
 import pytest
 
-def test_failing(time_to_accuracy):
-    with pytest.raises(RuntimeError, match="seed 0 failed: ZeroDivisionError"):
+def test_failing(time_to_accuracy, capfd):
+    with pytest.raises(RuntimeError) as raised:
         time_to_accuracy("own.py:mine", "constant", target="metric >= 0.5", epochs=1)
+    told = "ZeroDivisionError: division by zero (own.py:3, in <lambda>)"
+    assert str(raised.value) == "seed 0 failed: " + told
+    (note,) = raised.value.__notes__
+    assert note.startswith("Traceback")
+    assert "lambda: 1 / 0" in note
+    assert capfd.readouterr() == ("", "")
 """)
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
 
@@ -483,3 +492,25 @@ def test_codspeed_selects_a_race_and_says_that_it_records_nothing(pytester):
     done = pytester.runpytest_subprocess("--codspeed", "-k", "race")
     done.assert_outcomes(passed=3, deselected=1, warnings=2)
     done.stdout.fnmatch_lines(["*CodSpeed cannot read the train clock*"])
+
+
+def test_the_documented_lines_gate(pytester):
+    text = (Path(__file__).parents[1] / "docs" / "pytest.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    first, both = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    learning, speed = both.splitlines()
+    (pytester.mkdir("tests") / "test_documented.py").write_text(source)
+
+    def type_in(line, passed):
+        command, *arguments = shlex.split(line)
+        assert command == "pytest"
+        done = pytester.runpytest_inprocess(*arguments)
+        assert done.parseoutcomes()["passed"] == passed
+        return done
+
+    type_in(first, 2)
+    assert type_in(learning, 1).ret == 0
+    # What the seconds say is the machine's affair; that they are compared is ours.
+    lines = type_in(speed, 1).outlines
+    assert any("train_seconds': 2 tests" in line for line in lines)
+    assert any("misses': 2 tests" in line for line in lines)
