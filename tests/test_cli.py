@@ -1,4 +1,6 @@
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -265,11 +267,31 @@ def test_a_failed_trial_is_exit_code_1(call, tmp_path):
     path.write_text(SUITE.replace("digits", "own.py:mine"))
     code, out, err = call("run", path, "--out", tmp_path / "out", "--json")
     assert code == 1
-    assert json.loads(out)["panels"][0]["budget"][0]["finished"] == 0
-    assert "ZeroDivisionError: division by zero" in err
-    assert err.splitlines()[-1] == (
-        "batchramp: 4 trials failed; the same command tries them again"
+    told = json.loads(out)
+    assert told["panels"][0]["budget"][0]["finished"] == 0
+    (error,) = told["errors"]
+    assert (
+        error["error"] == "ZeroDivisionError: division by zero (own.py:3, in <lambda>)"
     )
+    assert error["traceback"].startswith("Traceback (most recent call last):")
+    assert error["trials"] == 4
+    assert told["notes"][0].startswith("of 4 trials 4 failed")
+    # The error comes when it is first met, and once more where nothing hides it: last.
+    last = [
+        "4 trials failed:",
+        error["error"],
+        "  4 trials: still, seeds 0 and 1 and led [/b], seeds 0 and 1",
+    ]
+    assert err.count("ZeroDivisionError") == 2
+    assert err.splitlines()[-4:] == [
+        *last,
+        "batchramp: 4 trials failed; the same command tries them again",
+    ]
+    # `report` shows them too, in its output.
+    code, out, err = call("report", tmp_path / "out")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-3:] == last
+    assert "0 finished" in out
 
 
 def test_report_writes_a_page(call, folder, tmp_path):
@@ -403,3 +425,103 @@ def test_a_users_schedule_that_raises_is_one_line(call, tmp_path):
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert "broken: ZeroDivisionError: division by zero" in err
+
+
+def test_folders_without_results_are_one_line_and_without_trials_a_table(
+    call, folder, tmp_path
+):
+    empty, bare, torn = (tmp_path / name for name in ("empty", "bare", "torn"))
+    empty.mkdir()
+    shutil.copytree(folder / "run", bare)
+    shutil.rmtree(bare / "trials")
+    shutil.copytree(folder / "run", torn)
+    suite = torn / "suite.toml"
+    suite.write_bytes(suite.read_bytes()[:-20])
+    for place in (empty, torn, tmp_path / "\x1b[2J"):
+        code, out, err = call("report", place)
+        assert (code, out) == (2, "")
+        assert err.count("\n") == 1
+        assert "\x1b" not in err
+    code, out, err = call("report", bare)
+    assert (code, err) == (0, "")
+    assert "Take care: of 4 trials 4 not run" in out
+    assert "no trial" in out
+
+
+def test_paths_are_literal_and_home_is_filled_in(call, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    odd = "lr=[1] *~?{x}"
+    shutil.copytree(folder / "run", tmp_path / odd)
+    code, _, err = call("report", f"~/{odd}", "--html", "~/page.html")
+    assert (code, err) == (0, "wrote ~/page.html\n")
+    assert (tmp_path / "page.html").is_file()
+    assert not (tmp_path / "~").exists()
+    assert call("compare", odd, f"~/{odd}")[0] == 0
+    assert call("report", "~nobody-of-this-name/x")[0] == 2
+
+
+def test_colours_can_be_forced_and_a_bar_cannot(folder):
+    environment = {**os.environ, "FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "batchramp", "run", folder / "tiny.toml"),
+            *("--out", folder / "run"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
+    assert "\x1b[1m" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "backend"),
+    [
+        (b"lines.linewidth: \xff\xfe", None),
+        (b"no colon, and\nlines.linewidth: x\nfont.size: 40\n", None),
+        (b"text.usetex: True\n", "nonsense"),
+    ],
+)
+def test_a_users_plots_cannot_break_a_page(folder, tmp_path, settings, backend):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    command = (sys.executable, "-m", "batchramp", "report", folder / "run", "--html")
+    environment = dict(os.environ)
+    for place in (plain, other):
+        place.mkdir()
+        subprocess.run(
+            [*command, "page.html"],
+            cwd=place,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+        (other.parent / "matplotlibrc").write_bytes(settings)
+        environment["MATPLOTLIBRC"] = str(other.parent)
+        environment |= {"MPLBACKEND": backend} if backend else {}
+    pages = [(place / "page.html").read_text("utf-8") for place in (plain, other)]
+    assert pages[0] == pages[1]
+
+
+def test_control_characters_never_reach_the_terminal(call, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "def broken(**_):\n    raise RuntimeError('\\x1b[2Jgone\\u202e\\x9b31m')\n"
+    )
+    code, out, err = call("plan", f"{own}:broken")
+    assert (code, out) == (2, "")
+    assert r"\x1b[2Jgone\u202e\x9b31m" in err
+    for arguments in (
+        ["plan", "a\x1b[2Jb"],
+        ["plan", "smith-decay", "--set", "a\x1b=1"],
+        ["lis\x1bt"],
+        ["list", "\x1b"],
+        ["compare", "\x1b", "\x9b"],
+        ["run", "\x1b", "--data", "\u202e"],
+        ["report", "\x1b", "--html", "\x1b"],
+    ):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert not re.search("[\x1b\x9b\u202e]", err)

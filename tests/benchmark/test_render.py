@@ -1,10 +1,16 @@
 import json
+import re
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
-from batchramp.benchmark.render import render, to_json
+from batchramp.benchmark.render import MOST_ERRORS, render, render_errors, to_json
 from batchramp.benchmark.sheets import panel_sheets, significant
+from batchramp.benchmark.terminal import output
 
 
 def drawn(renderable, width=80):
@@ -124,3 +130,86 @@ def test_panels_without_a_title_are_told_by_their_settings(run_of, trial):
     )
     titles = [panel.title for panel in panel_sheets(results)]
     assert titles == ["Panel 1", "Panel 2: weight_decay 0.005"]
+
+
+def failed(error, **others):
+    return {"metric": [0.1], "status": "failed", "error": error, **others}
+
+
+def test_what_tables_cannot_show_is_told_before_them(run_of, trial):
+    trials = [trial(2), trial(2, environment={"cpu": "another"}), failed("why")]
+    results = run_of({"a": {"trials": trials, "seeds": 4}})
+    text = " ".join(drawn(render(results)).split())
+    for note in (
+        "Take care: of 4 trials 1 failed and 1 not run",
+        "Take care: seconds are of different processors",
+    ):
+        assert text.count(note) == 1
+        assert text.index(note) < text.index("To metric >= 0.9")
+    told = to_json(results)
+    assert [note.split(":")[0] for note in told["notes"]] == [
+        "of 4 trials 1 failed and 1 not run",
+        "seconds are of different processors (a <fast> one in 1 trial and another in 1 "
+        "trial)",
+    ]
+    assert told["errors"] == [
+        {
+            "error": "why",
+            "traceback": None,
+            "trials": 1,
+            "where": [{"schedule": "a", "seeds": [2]}],
+        }
+    ]
+
+
+def test_each_error_is_told_once(run_of, trial):
+    trials = [failed("KeyError: 'x' (w.py:2)")] * 7 + [failed("another"), trial(2)]
+    text = drawn(render_errors(run_of({"a": {"trials": trials}})))
+    assert text.splitlines() == [
+        "8 trials failed:",
+        "KeyError: 'x' (w.py:2)",
+        "  7 trials: a, seeds 0 to 6",
+        "another",
+        "  1 trial: a, seed 7",
+    ]
+    assert render_errors(run_of({"a": {"trials": [trial(2)]}})) is None
+
+
+def test_of_many_errors_the_first_are_told(run_of):
+    errors = [failed(f"error {number}") for number in range(MOST_ERRORS + 3)]
+    results = run_of({"a": {"trials": errors}})
+    text = drawn(render_errors(results))
+    assert text.count("error ") == MOST_ERRORS
+    assert "and 3 more" in text
+    assert len(to_json(results)["errors"]) == MOST_ERRORS + 3
+
+
+@pytest.mark.parametrize("columns", ["40", "1", "0", "x", None])
+def test_no_width_cuts_a_number(race, monkeypatch, columns):
+    if columns is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    stream = StringIO()
+    with redirect_stdout(stream):
+        output().print(render(race))
+    assert stream.getvalue() == drawn(render(race), 80)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60),
+        min_size=3,
+        max_size=3,
+        unique=True,
+    )
+)
+def test_nothing_of_a_users_text_is_obeyed(run_of, trial, texts):
+    label, title, error = texts
+    trials = [trial(2), failed(error)]
+    results = run_of({label: {"trials": trials}}, suite={"panel": [{"title": title}]})
+    text = drawn(render(results)) + drawn(render_errors(results))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2028]", text)
+    assert "To metric >= 0.9" in text
+    json.dumps(to_json(results), allow_nan=False).encode("ascii")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -151,6 +152,8 @@ def _matplotlib() -> ModuleType:
     try:
         import matplotlib as mpl
     except (ValueError, OSError):
+        for name in [name for name in sys.modules if name.startswith("matplotlib.")]:
+            del sys.modules[name]  # parts of the module that could not be
         # Its own file of settings comes first where that is in the current folder.
         found = find_spec("matplotlib")
         assert found is not None

@@ -49,11 +49,14 @@ def trial_errors(results: Results) -> tuple[TrialError, ...]:
         error = metadata.get("error") or _UNKNOWN
         found.setdefault(error, {}).setdefault(label, []).append(seed)
         tracebacks[error] = tracebacks.get(error) or metadata.get("traceback")
+    labels = results.entries["schedule"].to_list()
     errors = [
         TrialError(
             error=error,
             traceback=tracebacks[error],
-            where=tuple((label, tuple(sorted(seeds))) for label, seeds in at.items()),
+            where=tuple(
+                (label, tuple(sorted(at[label]))) for label in labels if label in at
+            ),
         )
         for error, at in found.items()
     ]
