@@ -8,7 +8,7 @@ from torch.nn import functional
 from batchramp.training.mixing import SAMPLES, check_not_mixed
 from batchramp.workloads import Split, Workload, cross_entropy
 
-MIXES = r"'w' must not mix the samples of a batch, .* the first 8 training samples have other"
+MIXES = r"'w' must not mix the samples of a batch, .* the first 8 training samples have"
 
 
 def check(model, loss=cross_entropy, samples=30):
