@@ -3,6 +3,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 
@@ -68,6 +69,6 @@ def test_what_a_dead_run_left_half_written_is_removed(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file/out cannot be written: Not a directory"):
-        with hold(tmp_path / "file" / "out"):
-            pass
+    told = "file/out cannot be written: Not a directory"
+    with ExitStack() as stack, pytest.raises(OSError, match=told):
+        stack.enter_context(hold(tmp_path / "file" / "out"))

@@ -133,7 +133,7 @@ def test_a_parameter_that_parameters_forgets_counts(ask):
 def test_two_workloads_of_one_name_are_two_questions(ask, tmp_path):
     extra = "large = Workload(name='rings', load=load, model=make(64))\n"
     small = ask(extra=extra)
-    with pytest.raises(ValueError, match="another question: .*is w there and large"):
+    with pytest.raises(ValueError, match=r"another question: .*is w there and large"):
         ask(extra=extra, workload="large")
     large = ask(extra=extra, workload="large", out="other")
     assert set(small.metadata).isdisjoint(large.metadata)
@@ -232,6 +232,18 @@ def test_whatever_draws_at_random_repeats(ask, tmp_path, draws):
 
 
 @pytest.mark.slow
+def test_workers_import_late(ask, tmp_path):
+    (tmp_path / "late.py").write_text("from torch.nn.functional import cross_entropy")
+    extra = """
+        def loss(outputs, targets):
+            from late import cross_entropy
+            return cross_entropy(outputs, targets, reduction="none")
+        w = Workload(name="rings", load=load, model=make(4), loss=loss)
+    """
+    assert statuses(ask(extra=extra, jobs=2)) == ["finished"]
+
+
+@pytest.mark.slow
 def test_jobs_change_no_row_of_what_draws_at_random(ask):
     first = ask(TWO, extra=DRAWS["dropout"], seeds=2)
     beside = ask(TWO, extra=DRAWS["dropout"], seeds=2, out="beside", jobs=2)
@@ -291,7 +303,7 @@ def test_a_schedule_itself_is_new_in_each_trial(ask, tmp_path):
 
 
 def test_threads_are_those_that_are_recorded(ask):
-    with pytest.raises(ValueError, match="threads must be 1, .* write threads = 2"):
+    with pytest.raises(ValueError, match=r"threads must be 1, .* write threads = 2"):
         ask(extra="torch.set_num_threads(2)")
 
 

@@ -218,7 +218,7 @@ class Race:
         __: Monitor,
     ) -> Generator[tuple[PlannedTrial, Record, dict[str, str]]]:
         argument = (self, code.read, torch.get_num_threads())
-        with closing(in_workers(make_worker, argument, pending, self.jobs)) as answers:
+        with closing(in_workers(_worker, argument, pending, self.jobs)) as answers:
             for index, answer in answers:
                 if isinstance(answer, Died):
                     record = Record((), "failed", answer.reason)
@@ -297,10 +297,11 @@ def _alone() -> Iterator[None]:
             _runner.pop()
 
 
-def make_worker(
+@contextmanager
+def _worker(
     argument: tuple[Race, Mapping[Path, bytes], int],
-) -> Callable[[PlannedTrial], tuple[Record, dict[str, str]]]:
-    """Return what trains a trial in a process of its own, from what the run has read.
+) -> Iterator[Callable[[PlannedTrial], tuple[Record, dict[str, str]]]]:
+    """Give what trains a trial in a process of its own, from what the run has read.
 
     Args:
         argument: The race, the bytes of the users' files, torch's threads.
@@ -310,17 +311,18 @@ def make_worker(
     """
     race, read, threads = argument
     code = UserCode(race.source, race.suite.sources, read)
-    resolved = ExitStack().enter_context(race._session(code, threads))
+    with race._session(code, threads) as resolved:
 
-    def train(planned: PlannedTrial) -> tuple[Record, dict[str, str]]:
-        trained = race._train(resolved, planned)
-        if trained[0].status in ENDED:
-            here = resolved.planned(planned.label, planned.seed)
-            for told in differences(planned.identity, here.identity):
-                raise ValueError(
-                    f"what makes the trial {planned.label} seed {planned.seed} must be "
-                    f"the same in the run and in this process, and differs: {told}"
-                )
-        return trained
+        def train(planned: PlannedTrial) -> tuple[Record, dict[str, str]]:
+            trained = race._train(resolved, planned)
+            if trained[0].status in ENDED:
+                here = resolved.planned(planned.label, planned.seed)
+                for told in differences(planned.identity, here.identity):
+                    raise ValueError(
+                        f"what makes the trial {planned.label} seed {planned.seed} "
+                        f"must be the same in the run and in this process, and differs: "
+                        f"{told}"
+                    )
+            return trained
 
-    return train
+        yield train

@@ -18,7 +18,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -41,7 +41,7 @@ class _Worker:
 
 
 def in_workers(
-    make: Callable[[Any], Callable[[Any], Any]],
+    make: Callable[[Any], AbstractContextManager[Callable[[Any], Any]]],
     argument: Any,
     tasks: Sequence[Any],
     number: int,
@@ -49,8 +49,8 @@ def in_workers(
     """Yield the index and the answer of each task, in the order in which they end.
 
     Args:
-        make: A function of a module, called once in each worker, that returns what
-            answers a task.
+        make: A function of a module, called once in each worker; inside what it
+            returns, tasks are answered by what that gives.
         argument: Its argument; it, the tasks and the answers are pickled.
         tasks: What to do, begun in this order.
         number: Workers at a time, at least 1.
@@ -195,10 +195,10 @@ def serve() -> None:
 
     try:
         make, argument = pickle.loads(tasks.get())
-        run = make(argument)
-        answer("ready", None)
-        while True:
-            answer("answer", run(pickle.loads(tasks.get())))
+        with make(argument) as run:
+            answer("ready", None)
+            while True:
+                answer("answer", run(pickle.loads(tasks.get())))
     except BaseException as error:
         answer("failed", f"a process of the run could not go on: {error}")
 
