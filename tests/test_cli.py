@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import re
@@ -158,6 +159,43 @@ def test_bad_input_is_one_line_and_exit_code_2(call, arguments, told):
     assert err.endswith("\n")
     for part in told:
         assert part in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (
+            ["plan", "smith-decay", "--set", f"milestones={'[' * 10**5}"],
+            "nest so deeply",
+        ),
+        (
+            ["plan", "constant", "--set", f"lr={'9' * 400}"],
+            "lr must be a finite number",
+        ),
+        (["plan", "constant", "--set", f"lr={'9' * 10**4}"], "lr must be a finite num"),
+        (["plan", "constant", "--set", "lr=1e999"], "lr must be .* got inf"),
+        (["plan", "constant", "--set", "x" * 10**5], "--set must be key=value"),
+        (["plan", "constant", "--epochs", "9" * 10**4], "epochs must have at most 100"),
+        (
+            ["plan", "constant", "--num-samples", "1e999"],
+            r"num_samples must .* 2\*\*63",
+        ),
+        (["plan", "x" * 10**5], "schedule must have at most 200 characters"),
+        (["plan", f"{'x' * 10**5}.py:y"], "xxx"),
+        (["run", "x" * 10**5], "unknown suite 'xxx"),
+        (["run", "quick", "--seeds", "1000000000"], "seeds must be at most 1000000"),
+        (["run", "quick", "--seeds", "9" * 10**4], "--seeds"),
+        (["run", "quick", "--data", "x" * 10**5], "xxx"),
+        (["x" * 10**5], "unknown command 'xxx"),
+    ],
+    ids=itertools.count(),
+)
+def test_inputs_without_a_limit_of_size_are_one_short_line(call, arguments, told):
+    code, _, error = call(*arguments)
+    assert code == 2
+    assert re.search(told, error)
+    assert len(error) < 1100
+    assert error.count("\n") == 1
 
 
 def test_errors_of_files_are_one_line_too(call, folder):

@@ -27,6 +27,9 @@ FAILED, BAD_INPUT, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 """Exit codes beside 0 and, of `compare`, 3: a gate could not decide. The last is what a
 shell gives for a process whose output was no longer read, as in `batchramp list | head`."""
 
+LONGEST_LINE = 1000
+"""The most characters of an error."""
+
 
 class _Group(click.Group):
     def resolve_command(
@@ -87,8 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, code: int) -> int:
+    line = " ".join(message.split())
+    if len(line) > LONGEST_LINE:  # as a path of the system's own error may be
+        line = f"{line[:LONGEST_LINE]}..."
     with suppress(OSError):  # nobody reads it any more
-        click.echo(f"batchramp: {printable(' '.join(message.split()))}", err=True)
+        click.echo(f"batchramp: {printable(line)}", err=True)
     return code
 
 

@@ -126,6 +126,19 @@ def test_what_an_adaptive_schedule_says_first_is_named_too(method, said, told):
         first_settings(Own(adaptive | {method: said}), horizon)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [None, 3, "x", [], [1, 2], {}, [1] * 6, [[1], [1], [1], [1], [1]], deep(9)],
+)
+@pytest.mark.parametrize("name", ["noise-scale", "smith-increase"])
+def test_what_is_no_state_of_a_schedule_is_refused(name, values):
+    schedule = make(name)
+    state = schedule.init(Horizon.of(50_000, 30))
+    assert schedule.restore(json.loads(json.dumps(state))) == state
+    with pytest.raises(ValueError, match=f"^state of schedule '{name}' must be"):
+        schedule.restore(values)
+
+
 def test_evidence_that_overflows_counts_as_none():
     schedule = make("noise-scale")
     state = schedule.init(Horizon.of(10**6, 1))

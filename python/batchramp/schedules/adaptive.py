@@ -20,6 +20,8 @@ from batchramp.schedules.parameters import (
     positive_number,
     whole_number,
 )
+from batchramp.schedules.static import not_a_state
+from batchramp.values import number, whole
 
 NUM_SAMPLES = 50_000
 """Default training samples, those of the `umeda-*` schedules."""
@@ -114,8 +116,22 @@ class NoiseScaleSchedule(Schedule):
         return ()
 
     def restore(self, values: Any) -> NoiseScaleState:
-        """Returns the state whose JSON was read back as `values`."""
-        return NoiseScaleState(*values)
+        """Returns the state whose JSON was read back as `values`.
+
+        Raises:
+            ValueError: If it is not the state of such a schedule.
+        """
+        try:
+            state = NoiseScaleState(*values)
+            return NoiseScaleState(
+                whole("num_samples", state.num_samples, least=1),
+                whole("batch_size", state.batch_size, least=1),
+                number("trace", state.trace),
+                number("squared_norm", state.squared_norm),
+                whole("observations", state.observations, least=0),
+            )
+        except (TypeError, ValueError) as error:
+            raise ValueError(not_a_state(self.name, values)) from error
 
     def _observe(self, evidence: Evidence, state: NoiseScaleState) -> NoiseScaleState:
         finite = math.isfinite(evidence.sum_squared_norms) and math.isfinite(

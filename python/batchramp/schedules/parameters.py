@@ -127,9 +127,9 @@ def exact_decimal(name: str, value: Any) -> Fraction:
             text = str(value).strip()
         except ValueError as error:  # an integer of more digits than Python writes
             raise ValueError(_too_long(name, value)) from error
-        if len(text) > LONGEST_DECIMAL:
-            raise ValueError(_too_long(name, value))
         if _DECIMAL.fullmatch(text):
+            if len(text) > LONGEST_DECIMAL:
+                raise ValueError(_too_long(name, value))
             return Fraction(text)
     raise ValueError(f"{name} must be a finite decimal number, got {shown(value)}")
 

@@ -13,6 +13,7 @@ from batchramp.schedules.interface import (
     Settings,
 )
 from batchramp.schedules.learning_rates import Clock, Shape
+from batchramp.values import shown
 
 
 class Steps(NamedTuple):
@@ -141,10 +142,25 @@ class StaticSchedule(Schedule):
         )
 
     def restore(self, values: Any) -> StaticState:
-        """Returns the state whose JSON was read back as `values`."""
-        *tables, clock = values
-        positions, updates, batch_sizes, rates = map(tuple, tables)
-        return StaticState(positions, updates, batch_sizes, rates, Clock(*clock))
+        """Returns the state whose JSON was read back as `values`.
+
+        Raises:
+            ValueError: If it is not the state of such a schedule.
+        """
+        try:
+            *tables, clock = values
+            positions, updates, batch_sizes, rates = map(tuple, tables)
+            return StaticState(positions, updates, batch_sizes, rates, Clock(*clock))
+        except (TypeError, ValueError) as error:
+            raise ValueError(not_a_state(self.name, values)) from error
+
+
+def not_a_state(name: str, values: Any) -> str:
+    """Returns what an error says of values that no state was."""
+    return (
+        f"state of schedule {name!r} must be what was read back of its JSON, got "
+        f"{shown(values)}"
+    )
 
 
 def merge_position_steps(
