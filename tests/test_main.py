@@ -114,6 +114,28 @@ def test_a_closed_stream_is_no_error(arguments, closed, code):
     assert (done.returncode, done.stderr) == (code, "")
 
 
+def test_a_run_without_streams_keeps_its_results_whole(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "import os\n"
+        "from dataclasses import replace\n"
+        "from batchramp.workloads import find_workload\n"
+        "def load(*arguments):\n"
+        "    os.write(1, b'printed by a library')\n"
+        "    return find_workload('digits').load(*arguments)\n"
+        "mine = replace(find_workload('digits'), name='mine', load=load)\n"
+    )
+    (tmp_path / "own.toml").write_text(
+        'name = "own"\nworkload = "own.py:mine"\nepochs = 1\nseeds = 1\nthreads = 1\n'
+        '[[panel]]\nbaseline = "a"\ntargets = ["metric >= 0.5"]\n'
+        '[[panel.entry]]\nlabel = "a"\nschedule = "constant"\n'
+    )
+    line = f'"{sys.executable}" -m batchramp run own.toml'
+    done = subprocess.run(f"{line} <&- >&- 2>&-", shell=True, cwd=tmp_path)
+    assert done.returncode == 0
+    results = batchramp.read_results(tmp_path / "runs" / "own")
+    assert {found["status"] for found in results.metadata.values()} == {"finished"}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", [["list"], ["plan", "umeda-warmup"]])
 def test_a_full_disk_is_one_line(arguments):

@@ -25,10 +25,10 @@ def main() -> int:
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _interrupt)
     try:
+        _open_streams()
         return _run()
     except KeyboardInterrupt:
-        if sys.stderr is not None:
-            print(_LINE, file=sys.stderr)  # noqa: T201
+        print(_LINE, file=sys.stderr)  # noqa: T201
         return INTERRUPTED
 
 
@@ -41,23 +41,33 @@ def _interrupt(_number: int, frame: FrameType | None) -> None:
     runs = hasattr(sys.modules.get("batchramp.benchmark.runner"), "run")
     while frame is not None and not runs:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            if sys.stderr is not None:
-                os.write(sys.stderr.fileno(), f"{_LINE}\n".encode())
+            os.write(2, f"{_LINE}\n".encode())
             os._exit(INTERRUPTED)
         frame = frame.f_back
     raise KeyboardInterrupt
 
 
+def _open_streams() -> None:
+    """Give each stream that the shell closed a place to go, and its number a holder.
+
+    Else a results file would get the number, and what C code prints into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: PTH123, SIM115
+            os.set_inheritable(stream.fileno(), True)  # by the processes of a run too
+            setattr(sys, name, stream)
+
+
 def _run() -> int:
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # None where the shell closed it
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     from batchramp.cli import main as command
 
     code = command()
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         # Else Python tries to flush it once more, and complains.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
