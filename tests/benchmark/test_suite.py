@@ -397,6 +397,9 @@ def test_measures_are_added_at_every_look_unless_the_suite_says_when():
     for wrong in ("sharpnes", ""):
         with pytest.raises(ValueError, match="unknown measure"):
             with_measures(suite, [wrong])
+    for wrong in (3, None, "sharpness", [3], [None], [["sharpness"]]):
+        with pytest.raises(ValueError, match=r"measure must be a (list|string)"):
+            with_measures(suite, wrong)
 
 
 def test_labels_may_be_in_any_script(resolve):

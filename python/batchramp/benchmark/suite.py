@@ -245,8 +245,16 @@ def with_measures(suite: Suite, names: Iterable[str]) -> Suite:
     Args:
         suite: What was asked.
         names: Of `MEASURES`; a hyphen is as good as an underscore.
+
+    Raises:
+        ValueError: They are no names, or one of them is unknown.
     """
-    asked = {name.strip().replace("-", "_"): suite.cadence for name in names}
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ValueError(f"measure must be a list of names, got {shown(names)}")
+    asked = {
+        plain_text("measure", name).strip().replace("-", "_"): suite.cadence
+        for name in names
+    }
     changed = msgspec.structs.replace(suite, measures=asked | suite.measures)
     _check_rules(changed)
     return changed
