@@ -563,3 +563,20 @@ def test_control_characters_never_reach_the_terminal(call, tmp_path):
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
         assert not re.search("[\x1b\x9b\u202e]", err)
+
+
+def test_what_a_users_schedule_prints_is_not_among_the_results(
+    call_json, call, tmp_path
+):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "import os\n"
+        "from batchramp.schedules import make\n"
+        "print('imported')\n"
+        "def mine(lr=0.1):\n"
+        "    print('called')\n"
+        "    return make('umeda-constant', lr=lr)\n"
+    )
+    assert call_json("plan", f"{own}:mine")["updates"] == 117_300
+    code, out, err = call("plan", f"{own}:mine")
+    assert (code, "called" in out, "called" in err) == (0, False, True)

@@ -282,7 +282,7 @@ def plan(
     from batchramp.benchmark.plan_view import render_plan
 
     own = ":" in schedule
-    with errors_named(schedule) if own else nullcontext():
+    with prints_apart(), errors_named(schedule) if own else nullcontext():
         # Made first: a parameter may not be taken for an argument of `plan`.
         make = schedules.load if own else schedules.make
         laid = schedules.plan(
@@ -391,7 +391,9 @@ def list_names(schedule: str | None, as_json: bool) -> int:
     from batchramp.workloads import BUILT_IN
 
     if schedule is not None:
-        return _print_description(schedules.describe(schedule), as_json=as_json)
+        with prints_apart():
+            described = schedules.describe(schedule)
+        return _print_description(described, as_json=as_json)
 
     suites = resources.files("batchramp.benchmark") / "suites"
     found = {
