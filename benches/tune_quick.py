@@ -24,9 +24,9 @@ from typing import Any
 import polars as pl
 import tomli_w
 
-from batchramp.benchmark.passages import passages
-from batchramp.benchmark.results import Results, read_results
 from batchramp.benchmark.monitor import Monitor
+from batchramp.benchmark.passages import passages
+from batchramp.benchmark.results import Results
 from batchramp.benchmark.runner import make_race
 from batchramp.benchmark.suite import Entry, Panel, Search, Suite
 
@@ -90,10 +90,10 @@ def race(
         name=name, panels=(panel,), first_seed=first_seed, seeds=seeds, **common
     )
     folder = RUNS / f"tune-{common['epochs']}-epochs" / name
-    run = make_race(suite, out=folder, device="cpu")
-    for outcome in run.run(Monitor()):
+    done = make_race(suite, out=folder, device="cpu").run(Monitor())
+    for outcome in done.outcomes:
         assert outcome.status != "failed", outcome
-    return read_results(run.out)
+    return done.results
 
 
 def score(results: Results, label: str) -> float:
