@@ -318,7 +318,7 @@ def test_a_failed_trial_is_exit_code_1(call, tmp_path):
     last = [
         "4 trials failed:",
         error["error"],
-        "  4 trials: still, seeds 0 and 1 and led [/b], seeds 0 and 1",
+        "  4 trials: still, seeds 0 and 1; led [/b], seeds 0 and 1",
     ]
     assert err.count("ZeroDivisionError") == 2
     assert err.splitlines()[-4:] == [

@@ -25,6 +25,7 @@ def test_each_error_is_told_once_with_its_trials(run_of, trial):
         error=KEY, traceback="the first", where=(("a", (1,)), ("b", (0, 1)))
     )
     assert (first.trials, second.trials) == (3, 1)
+    assert first.place == "3 trials: a, seed 1; b, seeds 0 and 1"
     assert (second.error, second.traceback) == ("x", None)
     assert json.loads(json.dumps(first.to_dict())) == {
         "error": KEY,

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from batchramp.benchmark.notes import run_notes
+from batchramp.benchmark.notes import MOST_NOTED, run_notes
 
 
 def test_a_plain_run_has_none(run_of, trial):
@@ -112,3 +112,7 @@ def test_what_trials_noted_is_said_once(run_of, trial):
     for trial_id in ("a-0", "a-2"):
         results.metadata[trial_id]["notes"] = ["sharpness failed: no memory"]
     assert run_notes(results) == ("sharpness failed: no memory (2 trials)",)
+    results.metadata["a-1"]["notes"] = [f"note {number}" for number in range(6)]
+    told = run_notes(results)
+    assert len(told) == MOST_NOTED + 1
+    assert told[-1] == "3 more of what trials noted: in their metadata"

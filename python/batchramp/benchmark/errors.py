@@ -29,6 +29,13 @@ class TrialError:
         """How many trials failed by it."""
         return sum(len(seeds) for _, seeds in self.where)
 
+    @property
+    def place(self) -> str:
+        """Which they are, in words: `3 trials: a, seeds 0 and 2; b, seed 1`."""
+        number = "1 trial" if self.trials == 1 else f"{self.trials} trials"
+        where = [f"{label}, {seeds_told(seeds)}" for label, seeds in self.where]
+        return f"{number}: {'; '.join(_cut(where, 8))}"
+
     def to_dict(self) -> dict[str, Any]:
         """The same as JSON values; `where` is a list of `schedule` and `seeds`."""
         where = [{"schedule": label, "seeds": [*seeds]} for label, seeds in self.where]
@@ -84,8 +91,11 @@ def seeds_told(seeds: Iterable[int]) -> str:
 
 def listed(parts: Iterable[str], most: int = 8) -> str:
     """Some words as a list: `a, b and c`; of many, the first and how many more."""
-    parts = list(parts)
-    if len(parts) > most:
-        parts = [*parts[: most - 1], f"{len(parts) - most + 1} more"]
-    head, last = parts[:-1], parts[-1]
+    *head, last = _cut(list(parts), most)
     return f"{', '.join(head)} and {last}" if head else last
+
+
+def _cut(parts: list[str], most: int) -> list[str]:
+    if len(parts) <= most:
+        return parts
+    return [*parts[: most - 1], f"{len(parts) - most + 1} more"]

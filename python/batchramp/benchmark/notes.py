@@ -26,6 +26,9 @@ _CLOCKS = {
 BUSY = 1.5
 """Load average, as a multiple of the cores, from which a trial waited for others."""
 
+MOST_NOTED = 4
+"""Different notes of trials themselves that are repeated."""
+
 
 def run_notes(results: Results) -> tuple[str, ...]:
     """What a run's tables cannot show: mixed clocks, lost looks, missing trials.
@@ -179,9 +182,13 @@ def _of_trials(results: Results, trials: pl.DataFrame) -> list[str]:
         for trial in trials["trial"]
         for note in results.metadata[trial].get("notes", ())
     )
-    return [
-        f"{note} ({_count(number, 'trial')})" for note, number in noted.most_common()
+    told = [
+        f"{note} ({_count(number, 'trial')})"
+        for note, number in noted.most_common(MOST_NOTED)
     ]
+    if rest := len(noted) - len(told):
+        told.append(f"{rest} more of what trials noted: in their metadata")
+    return told
 
 
 def _count(number: int, name: str) -> str:

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from batchramp.benchmark.errors import TrialError, listed, seeds_told, trial_errors
+from batchramp.benchmark.errors import trial_errors
 from batchramp.benchmark.measured import batch_mean_table, measured_table
 from batchramp.benchmark.measured_sheets import measured_sheets
 from batchramp.benchmark.notes import run_notes
@@ -64,8 +64,8 @@ def render_errors(results: Results) -> RenderableType | None:
         line
         for error in errors[:MOST_ERRORS]
         for line in (
-            as_text(f"{error.error}", style="red"),
-            Text("  ") + as_text(error_place(error), style="dim"),
+            as_text(error.error, style="red"),
+            Text("  ") + as_text(error.place, style="dim"),
         )
     ]
     if len(errors) > MOST_ERRORS:
@@ -73,13 +73,6 @@ def render_errors(results: Results) -> RenderableType | None:
         parts.append(as_text(f"and {more} more: report --html or --json shows all"))
     title = "1 trial failed:" if failed == 1 else f"{failed} trials failed:"
     return Group(as_text(title, style="bold"), *parts)
-
-
-def error_place(error: TrialError) -> str:
-    """Which trials met an error: `3 trials: cosine 32, seeds 0 to 2`."""
-    number = "1 trial" if error.trials == 1 else f"{error.trials} trials"
-    where = [f"{label}, {seeds_told(seeds)}" for label, seeds in error.where]
-    return f"{number}: {listed(where)}"
 
 
 def to_json(results: Results) -> dict[str, Any]:

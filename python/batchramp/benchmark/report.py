@@ -16,7 +16,6 @@ from batchramp.benchmark.escaping import printable
 from batchramp.benchmark.measured_charts import measured_charts
 from batchramp.benchmark.measured_sheets import measured_sheets
 from batchramp.benchmark.notes import run_notes
-from batchramp.benchmark.render import error_place
 from batchramp.benchmark.results import Results
 from batchramp.benchmark.sheets import PanelSheets, Sheet, panel_sheets
 from batchramp.benchmark.tables import missing_baselines
@@ -111,7 +110,6 @@ def to_html(results: Results) -> str:
         finalize=_line_by_line,
     )
     environment.filters["inline"] = markupsafe.Markup
-    environment.filters["place"] = error_place
     return environment.from_string(template.read_text(encoding="utf-8")).render(
         name=str(results.suite.get("name", "run")),
         settings={
