@@ -3,6 +3,8 @@
 import itertools
 import math
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -336,6 +338,30 @@ def test_a_batch_that_no_memory_holds_is_refused(order, into):
     # Each of many ranks holds its share alone.
     assert len(batches.take(0, HUGE, 5, HUGE // 4)) == 4
     assert len(next(batches.run(0, HUGE, HUGE, 5, HUGE // 4, 0, into))) == 4
+
+
+FEW_THREADS = """
+import resource
+import numpy as np
+from batchramp._rust import Batches
+one = Batches(2**22, seed=3).take(0, 2**22)
+many = Batches(2**22, seed=3, threads=1000)
+out = np.ones(2**22, dtype=np.int64)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 2**25
+resource.setrlimit(resource.RLIMIT_AS, (limit, -1))  # no room for stacks of so many
+many.fill(0, out)
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert (out == one).all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_threads_that_the_system_refuses_are_done_without():
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_THREADS], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_state_that_no_memory_holds_is_refused():

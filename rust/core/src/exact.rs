@@ -2,7 +2,7 @@
 
 use std::iter::zip;
 
-use crate::threads::for_each;
+use crate::threads::for_each_once;
 use crate::{Error, Random};
 
 /// The least number of samples that is shuffled in buckets: below it, all of them stay in cache.
@@ -109,7 +109,6 @@ fn labels(length: usize, seed: u64, pass: u64, bits: u32, mut take: impl FnMut(u
 
 /// Shuffles each bucket by a stream of its own, so that any number of threads gives one order.
 fn shuffle_buckets(buffer: &mut [u32], lengths: &[usize], seed: u64, pass: u64, threads: usize) {
-    let length = buffer.len();
     let mut rest = buffer;
     let mut buckets = Vec::with_capacity(lengths.len());
     for (&length, stream) in zip(lengths, BUCKET_STREAMS..) {
@@ -117,7 +116,7 @@ fn shuffle_buckets(buffer: &mut [u32], lengths: &[usize], seed: u64, pass: u64, 
         buckets.push((bucket, stream));
         rest = after;
     }
-    for_each(threads, length, buckets, |(bucket, stream)| {
+    for_each_once(threads, buckets, |(bucket, stream)| {
         shuffle(bucket, &mut Random::for_part(seed, pass, stream));
     });
 }

@@ -4,7 +4,7 @@ use std::iter::zip;
 use std::sync::Arc;
 
 use crate::bijection::{self, Bijection};
-use crate::threads::for_each;
+use crate::threads::for_each_once;
 use crate::walk::Walk;
 use crate::{Error, exact};
 
@@ -139,9 +139,8 @@ impl Pass {
         if samples.len() <= share {
             return self.read(first, samples);
         }
-        let length = samples.len();
         let stretches = zip(samples.chunks_mut(share), (first..).step_by(share)).collect();
-        for_each(threads, length, stretches, |(samples, start)| self.clone().read(start, samples));
+        for_each_once(threads, stretches, |(samples, start)| self.clone().read(start, samples));
     }
 }
 

@@ -3,8 +3,8 @@
 //! Blocks are fixed by the data alone, and what they sum is added in their order: results do not
 //! depend on the number of threads.
 
-use std::process;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::{process, thread, vec};
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -66,18 +66,35 @@ pub(crate) fn for_each<J: Send>(
         return jobs.into_iter().for_each(work);
     };
     let jobs = Mutex::new(jobs.into_iter());
-    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-    let drain = || {
-        while let Some(job) = next() {
-            work(job);
-        }
-    };
     pool.in_place_scope(|scope| {
         for _ in 0..helpers {
-            scope.spawn(|_| drain());
+            scope.spawn(|_| drain(&jobs, &work));
         }
-        drain();
+        drain(&jobs, &work);
     });
+}
+
+/// The same on threads that are started for it and end with it, so that none is there when the
+/// process forks. Where the system refuses one, the others do its work.
+pub(crate) fn for_each_once<J: Send>(threads: usize, jobs: Vec<J>, work: impl Fn(J) + Sync) {
+    let helpers = threads.min(jobs.len()).saturating_sub(1);
+    let jobs = Mutex::new(jobs.into_iter());
+    thread::scope(|scope| {
+        for _ in 0..helpers {
+            if thread::Builder::new().spawn_scoped(scope, || drain(&jobs, &work)).is_err() {
+                break;
+            }
+        }
+        drain(&jobs, &work);
+    });
+}
+
+/// Does the work of jobs until there is none left.
+fn drain<J>(jobs: &Mutex<vec::IntoIter<J>>, work: &impl Fn(J)) {
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+    while let Some(job) = next() {
+        work(job);
+    }
 }
 
 /// Runs a loop compiled for the vectors of the processor at hand (AVX2 where there is): what it
@@ -110,6 +127,8 @@ mod tests {
             let mut done = vec![0_u32; 100];
             for_each(threads, usize::MAX, done.iter_mut().collect(), |done| *done += 1);
             assert!(done.iter().all(|&done| done == 1));
+            for_each_once(threads, done.iter_mut().collect(), |done| *done += 1);
+            assert!(done.iter().all(|&done| done == 2));
         }
     }
 
