@@ -3,7 +3,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchramp.values import LONGEST, plain_text, shown, whole
@@ -85,6 +85,7 @@ def test_anything_else_is_refused_by_name(value, rule):
         whole("size", value, least=1, most=9)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers() | st.floats() | st.text() | st.binary() | st.lists(st.integers()))
 def test_any_value_is_a_whole_number_or_refused(value):
     if isinstance(value, int):

@@ -95,7 +95,7 @@ def test_what_is_not_mistyped_is_planned_where_it_fits(name):
         planned(suite)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text() | st.binary().map(lambda data: data.decode("utf-8", "replace")))
 def test_any_text_is_refused(text):
     with pytest.raises(ValueError, match=r"."):

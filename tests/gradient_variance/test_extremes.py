@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchramp import GradientVariance, NoiseScale
@@ -65,7 +65,7 @@ NORMS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     updates=st.lists(st.tuples(NORMS, NORMS, st.booleans()), max_size=6),
     decay=st.sampled_from([0.0, 0.5, 0.9, 1 - 2**-53]),
@@ -90,7 +90,7 @@ def test_any_norms_have_defined_results(updates, decay, num_samples, level):
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     estimates=st.tuples(FLOATS, FLOATS),
     covariance=st.builds(Covariance, FLOATS, FLOATS, FLOATS),

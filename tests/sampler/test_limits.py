@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchramp.sampler import VariableBatchSampler
@@ -119,7 +119,7 @@ ANY = (
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(ARGUMENTS), ANY, max_size=4))
 def test_any_arguments_draw_a_batch_or_are_refused(drawn):
     given = {"sampler": 20, **drawn}

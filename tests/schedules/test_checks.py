@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchramp.schedules import (
@@ -272,7 +272,7 @@ PARAMETERS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     name=st.sampled_from(names()) | VALUES,
     parameters=st.dictionaries(st.sampled_from(PARAMETERS), VALUES, max_size=3),
