@@ -187,6 +187,11 @@ def refusal(told):
         ("targets", 'title = "a\\u0085"\ntargets', ["title", "control", "U+0085"]),
         ("threads", 'search_score = "\\u2067"\nthreads', ["search_score", "U+2067"]),
         ("threads", 'sources = ["\\u0000"]\nthreads', ["sources", "U+0000"]),
+        ('"constant"', '"con\\u001bstant"', ["schedule", "control", "U+001B"]),
+        ("digits", "dig\\u0007its", ["workload", "control", "U+0007"]),
+        ("digits", "x" * 5000, ["workload", "at most 4096 characters"]),
+        (BATCH, '"b\\n" = 1', ["key of set of entry 'a'", "control", "U+000A"]),
+        (BATCH, f"{'b' * 5000} = 1", ["key of set of entry 'a'", "200 characters"]),
         # Labels and targets.
         ("metric >= 0.5", "accuracy >= .5", ["target", "'metric'"]),
         ("label = 'b'", "label = 'a'", ["label", "unique", "'a'"]),

@@ -345,6 +345,7 @@ def _explain(error: msgspec.ValidationError, table: dict[str, Any]) -> str:
 def _check_rules(suite: Suite) -> None:
     """Check every rule of a suite that needs no data; see `make_suite`."""
     plain_text("name", suite.name)
+    plain_text("workload", suite.workload, most=LONGEST_PATH)
     if Path(suite.name).name != suite.name or suite.name in ("", ".."):
         raise ValueError(f"name must be that of one folder, got {suite.name!r}")
     check_sizes(suite, exact("epochs", suite.epochs), exact("cadence", suite.cadence))

@@ -81,7 +81,9 @@ def check_panel(panel: Panel) -> None:
             f"weight_decay must be finite and at least 0, got {panel.weight_decay}"
         )
     for entry in panel.entries:
+        plain_text("schedule", entry.schedule, most=LONGEST_PATH)
         for key, value in entry.set.items():
+            plain_text(f"key of set of entry {entry.label!r}", key)
             _check_parameter(f"{key} of entry {entry.label!r}", value)
         if entry.search is not None:
             _check_search(entry, entry.search)
