@@ -313,7 +313,9 @@ class Moments:
     ) -> Moments:
         """What `count`, `mean` and `squares` gave, both arrays in one precision."""
 
-    def update(self, parts: Sequence[_Gradients], *, threads: int | None = None) -> None:
+    def update(
+        self, parts: Sequence[_Gradients], *, threads: int | None = None
+    ) -> None:
         """Takes one gradient, given in consecutive parts of any shape and precision."""
 
     def merge(self, other: Moments, *, threads: int | None = None) -> None:

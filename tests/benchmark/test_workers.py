@@ -14,6 +14,14 @@ import pytest
 from batchramp.benchmark.workers import Died, in_workers
 
 
+@pytest.fixture(autouse=True)
+def none_is_left():
+    """Whatever a test does, it leaves no process behind."""
+    before = {child.pid for child in psutil.Process().children()}
+    yield
+    assert {child.pid for child in psutil.Process().children()} <= before
+
+
 @contextmanager
 def begin(folder):
     sys.stdout.write("this is no answer\n")
@@ -56,7 +64,6 @@ def test_each_task_is_answered_once(tmp_path):
         k: 2 * k for k in range(9)
     }
     assert os.getpid() not in {process for _, process in found.values()}
-    assert psutil.Process().children() == []
 
 
 def test_a_killed_worker_costs_its_own_task_one_more_try(tmp_path):
@@ -85,7 +92,6 @@ def test_what_raises_is_raised_here(tmp_path):
         all_of([("raise", "ink")], tmp_path)
     with pytest.raises(ValueError, match="could not go on: no licence"):
         list(in_workers(refuse, tmp_path, [1, 2], 2))
-    assert psutil.Process().children() == []
 
 
 def wait_for(condition):
@@ -99,7 +105,6 @@ def test_closing_ends_what_is_under_way(tmp_path):
     with closing(in_workers(begin, tmp_path, [("double", 1), ("wait", 0)], 1)) as found:
         assert next(found)[0] == 0
         wait_for(lambda: list(tmp_path.glob("waits *")))
-    assert psutil.Process().children() == []
 
 
 @pytest.mark.parametrize("signal_number", [9, 15])
