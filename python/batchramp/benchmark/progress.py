@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -49,6 +50,7 @@ class ProgressMonitor(Monitor):
             disable=not self._bar_drawn,
         )
         self._errors = Counter[str | None]()
+        self._reading: TaskID | None = None
         self._done = 0.0
         self._ended = 0
         self._printed = time.monotonic()
@@ -61,8 +63,12 @@ class ProgressMonitor(Monitor):
         self._progress.stop()
 
     def prepare(self, done: int, total: int) -> None:
-        """Say how far the hashing of data is, if it takes long."""
-        if self._is_due():
+        """Show how far the reading of data is; elsewhere say it, if it takes long."""
+        if self._reading is None:
+            name = "reading data"
+            self._reading = self._progress.add_task(name, total=total, unit="seeds")
+        self._progress.update(self._reading, completed=done, visible=done < total)
+        if not self._bar_drawn and self._is_due():
             self._say(f"{done} of {total} seeds prepared")
 
     def note(self, message: str) -> None:
