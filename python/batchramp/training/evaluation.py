@@ -25,7 +25,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         model.train(training)
         for module, mode in parts:
-            module.training = mode
+            if module.training != mode:
+                module.training = mode
 
 
 def check_losses(

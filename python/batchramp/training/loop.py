@@ -195,8 +195,8 @@ class _Race:
         settings, train_loss = last or (None, None)
         size = settings.batch_size if settings else None
         with self._look_clock:
-            with streams.seeded(trial.seed, "look"):
-                metric = mean_metric(self._model, trial.workload, self._data.test)
+            streams.begin(trial.seed, "look")
+            metric = mean_metric(self._model, trial.workload, self._data.test)
             measured, failed = measure(
                 Subject(
                     self._model, trial.workload, self._data.train, trial.seed, size

@@ -53,6 +53,9 @@ def measure(
     decay. Each measure draws random numbers from one and the same stream, whatever else
     is measured.
 
+    Each begins the stream "look" anew, so that no column depends on what else is
+    measured; to put the global generators back is the caller's.
+
     Args:
         subject: What is measured.
         names: Any of `full_train_loss`, `gradient_norm` (with the loss, which comes for
@@ -71,15 +74,15 @@ def measure(
         if not asked:
             continue
         try:
-            with streams.seeded(subject.seed, "look"):
-                found |= act(subject, asked)
+            streams.begin(subject.seed, "look")
+            found |= act(subject, asked)
         except Exception as error:
             failed |= dict.fromkeys(sorted(asked), told(error))
     if {"full_train_loss", "gradient_norm"} & set(names) - found.keys():
-        with streams.seeded(subject.seed, "look"):
-            found["full_train_loss"] = full_train_loss(
-                subject.model, subject.workload, subject.train
-            )
+        streams.begin(subject.seed, "look")
+        found["full_train_loss"] = full_train_loss(
+            subject.model, subject.workload, subject.train
+        )
     return found, failed
 
 

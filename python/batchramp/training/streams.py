@@ -47,15 +47,20 @@ def seeded(seed: int, stream: str) -> Iterator[None]:
         seed: A trial's seed.
         stream: What is drawn, such as `"model"`; each name is a stream of its own.
     """
-    key = derive_key(seed, stream)
     with kept():
-        random.seed(key)
-        np.random.seed([key % 2**32, key >> 32])
-        # As torch.manual_seed sets it, which would take 0.2 ms for devices not there.
-        torch.default_generator.manual_seed(key)
-        if _cuda_runs() or torch.cuda.is_available():
-            torch.cuda.manual_seed_all(key)
+        begin(seed, stream)
         yield
+
+
+def begin(seed: int, stream: str) -> None:
+    """Set every global generator, as `seeded` does; to put them back is the caller's."""
+    key = derive_key(seed, stream)
+    random.seed(key)
+    np.random.seed([key % 2**32, key >> 32])
+    # As torch.manual_seed sets it, which would take 0.2 ms for devices not there.
+    torch.default_generator.manual_seed(key)
+    if _cuda_runs() or torch.cuda.is_available():
+        torch.cuda.manual_seed_all(key)
 
 
 def _cuda_runs() -> bool:
