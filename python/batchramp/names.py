@@ -1,17 +1,12 @@
-"""Names that users write: the nearest known one, and objects of users' own."""
+"""Names and paths that users write, and the nearest known ones."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import sys
 from collections.abc import Iterable
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 from batchramp.values import shown
 
@@ -51,60 +46,6 @@ def suggest(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} {shown(name)}: {hint}"
 
 
-@cache
-def _execute(path: Path, source: bytes) -> ModuleType:
-    # Not by import, whose cached bytecode misses an edit of the same second and size.
-    digest = hashlib.sha256(bytes(path) + source).hexdigest()
-    module = ModuleType(f"batchramp_user_{path.stem}_{digest[:16]}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses look their module up there
-    try:
-        exec(compile(source, path, "exec", dont_inherit=True), vars(module))
-    except Exception as error:
-        del sys.modules[module.__name__]
-        message = f"{path} cannot be run: {type(error).__name__}: {error}"
-        raise ValueError(message) from error
-    return module
-
-
-def user_file(name: str, group: str, relative_to: Path | None = None) -> Path | None:
-    """Return the file of a user's own object: of `file.py:name`, or of an entry point.
-
-    None is a name that is not a user's own.
-    """
-    if ":" in name:
-        return _path(name, relative_to)
-    point = find_entry_point(group, name)
-    spec = find_spec(point.module) if point else None
-    return Path(spec.origin) if spec and spec.origin else None
-
-
 def find_entry_point(group: str, name: str) -> EntryPoint | None:
     """Return what an installed package registers under a name; None if none does."""
     return next(iter(entry_points(group=group, name=name)), None)
-
-
-def _path(name: str, relative_to: Path | None) -> Path:
-    return ((relative_to or Path()) / name.rpartition(":")[0]).resolve()
-
-
-def load_from_file(name: str, relative_to: Path | None = None) -> object:
-    """Return what `file.py:name` defines; an edited file is read anew.
-
-    Args:
-        name: A Python file and the name of an object in it.
-        relative_to: The folder of a relative file; None is the current one.
-
-    Raises:
-        ValueError: There is no such file, it cannot be run, or it lacks the name.
-    """
-    path, attribute = _path(name, relative_to), name.rpartition(":")[2]
-    if path.suffix != ".py":
-        raise ValueError(f"{name}: {path} must be a Python file")
-    if not path.is_file():
-        raise ValueError(f"{name}: there is no file {path}")
-    module = _execute(path, path.read_bytes())
-    if not hasattr(module, attribute):
-        public = (known for known in vars(module) if not known.startswith("_"))
-        raise ValueError(f"{path}: {suggest('name', attribute, public)}")
-    return getattr(module, attribute)

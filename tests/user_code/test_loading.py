@@ -2,9 +2,11 @@ import pickle
 import subprocess
 import sys
 from importlib import import_module
+from importlib.machinery import EXTENSION_SUFFIXES
 
 import pytest
 
+from batchramp.user_code import loading
 from batchramp.user_code.loading import UserCode
 
 GROUP = "batchramp.workloads"
@@ -277,3 +279,128 @@ def test_a_name_that_leads_nowhere_is_refused(own, name, told):
 
 def test_a_built_in_name_has_no_source():
     assert UserCode().sources("digits", GROUP) == {}
+
+
+OWN = """\
+from dataclasses import dataclass
+
+@dataclass
+class Point:
+    x: int = 1
+
+value = 1
+_hidden = 2
+"""
+
+
+def test_nothing_is_left_beside_a_users_file(own):
+    folder = own(w=OWN + "import net\n", net="")
+    assert value(folder, "w.py:Point")[0]().x == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["net.py", "w.py"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("none.py:value", None, r"none\.py:value: there is no file .*none\.py"),
+        (".:value", None, "must be a Python file"),
+        ("own.txt:value", "value = 1", "must be a Python file"),
+        ("own.py:valeu", OWN, "unknown name 'valeu': did you mean value"),
+        ("own.py:_hiden", OWN, "unknown name '_hiden': there are Point"),
+        ("own.py:", OWN, "the name after ':'"),
+        ("own.py:x", "x = (", r"own\.py cannot be run: SyntaxError"),
+        ("own.py:x", "\0", r"own\.py cannot be run: "),
+        ("own.py:x", "1 / 0", "cannot be run: ZeroDivisionError: division by zero"),
+        ("own.py:x", "import nosuch", "cannot be run: ModuleNotFoundError"),
+    ],
+)
+def test_every_mistake_is_told(tmp_path, name, content, told):
+    if content is not None:
+        (tmp_path / name.partition(":")[0]).write_text(content)
+    with pytest.raises(ValueError, match=told):
+        value(tmp_path, name)
+
+
+def test_a_file_that_cannot_be_run_leaves_no_module(own):
+    folder = own(half="x = 1\n1 / 0\n")
+    before = set(sys.modules)
+    with pytest.raises(ValueError, match="ZeroDivisionError"):
+        value(folder, "half.py:x")
+    assert not any(name.endswith("half") for name in set(sys.modules) - before)
+
+
+@pytest.fixture
+def far(tmp_path):
+    """A folder that is not the suite's, with a module."""
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "lib_of_mine.py").write_text("value = 1")
+    return tmp_path / "far"
+
+
+LATER = [
+    "import sys; sys.path.insert(0, {far!r})\nfrom lib_of_mine import value",
+    "import sys, importlib; sys.path.append({far!r})\n"
+    "value = importlib.import_module('lib_of_mine').value",
+]
+
+
+@pytest.mark.parametrize("text", LATER)
+def test_what_is_found_where_the_file_itself_has_looked_must_be_named(own, far, text):
+    folder = own(suite__w=text.format(far=str(far))) / "suite"
+    with pytest.raises(ValueError, match=r'sources = \["../far/lib_of_mine.py"\]'):
+        value(folder)
+    code = UserCode(folder, ["../far/lib_of_mine.py"])
+    with code.importable():
+        assert code.load("w.py:value") == 1
+        code.check_imports()
+
+
+def test_what_is_imported_while_a_trial_runs_must_be_named_too(own, far):
+    text = (
+        "def value():\n"
+        f"    import sys; sys.path.append({str(far)!r})\n"
+        "    import importlib; return importlib.import_module('lib_of_mine').value\n"
+    )
+    folder = own(suite__w=text) / "suite"
+    code = UserCode(folder)
+    with code.importable():
+        late = code.load("w.py:value")
+        code.check_imports()
+        assert late() == 1
+        with pytest.raises(ValueError, match=r"lib_of_mine.py is imported, but no"):
+            code.check_imports()
+
+
+def test_a_module_edited_after_its_import_by_others_is_refused(own, far, monkeypatch):
+    monkeypatch.syspath_prepend(str(far))
+    import_module("lib_of_mine")
+    (far / "lib_of_mine.py").write_text("value = 2")
+    folder = own(suite__w="from lib_of_mine import value") / "suite"
+    with pytest.raises(ValueError, match="must not change after this process imported"):
+        value(folder)
+    del sys.modules["lib_of_mine"]
+    assert value(folder)[0] == 2
+
+
+@pytest.mark.parametrize("suffix", [".pyc", EXTENSION_SUFFIXES[0]])
+def test_neighbours_without_a_source_count(own, suffix):
+    folder = own(w="try:\n    import net\nexcept ImportError:\n    net = 3\nvalue = 1")
+    path = folder / f"net{suffix}"
+    path.write_bytes(b"one")
+    before = UserCode(folder).sources("w.py:value", GROUP)
+    assert sorted(before) == ["", "net"]
+    path.write_bytes(b"two")
+    if suffix == ".pyc":
+        loading._first_seen.clear()  # as in another process
+    else:
+        with pytest.raises(ValueError, match="must not change after this process"):
+            UserCode(folder).sources("w.py:value", GROUP)
+        loading._first_seen.clear()
+    assert UserCode(folder).sources("w.py:value", GROUP)["net"] != before["net"]
+
+
+def test_a_home_directory_is_filled_in_for_sources(own, monkeypatch):
+    folder = own(w="value = 1")
+    (folder / "c.json").write_text("1")
+    monkeypatch.setenv("HOME", str(folder))
+    assert list(UserCode(folder, ["~/c.json"]).extra_sources()) == ["~/c.json"]

@@ -238,7 +238,12 @@ class Race:
         except ValueError as error:
             told = traceback.format_exc()
             return Record((), "failed", str(error), traceback=told), environment
-        return run_trial(trial, data, self.device, on_look), environment
+        record = run_trial(trial, data, self.device, on_look)
+        try:
+            resolved.check_imports()
+        except ValueError as error:
+            return Record(record.rows, "failed", str(error)), environment
+        return record, environment
 
     def _keep(
         self, trial: PlannedTrial, record: Record, environment: Mapping[str, str]

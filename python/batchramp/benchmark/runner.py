@@ -61,15 +61,19 @@ def make_race(
             f"suite must be a name, a TOML file or a Suite, got {shown(suite)}"
         )
     jobs = whole("jobs", jobs, least=1, most=MAX_THREADS)
-    data_dir = None if data is None else user_path(data)
+    data_dir = None if data is None else user_path(data).absolute()
     if data_dir is not None and not data_dir.is_dir():
         raise ValueError(f"data directory {data_dir} must exist, and does not")
+    if out is not None and not str(out):
+        raise ValueError("out must name a folder, got ''")
     target = Path("runs", suite.name) if out is None else user_path(out)
+    # Users' code may change the current folder; the results lie where they were asked.
+    target = target.absolute()
     if target.exists() and not target.is_dir():
         raise ValueError(f"out must be a folder, got {target}, which is none")
     return Race(
         suite=with_measures(with_seeds(suite, seeds), measure),
-        source=source,
+        source=None if source is None else source.absolute(),
         out=target,
         data_dir=data_dir,
         device=find_device(device),

@@ -24,6 +24,7 @@ from batchramp.benchmark.suite import (
 from batchramp.benchmark.trial_files import identify
 from batchramp.schedules import Schedule
 from batchramp.training.streams import seeded
+from batchramp.training.torch_settings import torch_settings
 from batchramp.training.trial import Trial
 from batchramp.user_code.errors import errors_named
 from batchramp.user_code.loading import UserCode
@@ -91,6 +92,14 @@ class ResolvedSuite:
         self._held: tuple[int, Data] | None = None
         self.num_samples = len(self._load(suite.first_seed).train)
         self.plans = {label: self._plan(label, of) for label, of in made.items()}
+
+    def check_imports(self) -> None:
+        """Refuse modules of users' own that run and have no part in an identity.
+
+        Raises:
+            ValueError: There is one; it is named.
+        """
+        self._code.check_imports()
 
     def data(self, seed: int, digest: str) -> Data:
         """Load the workload's data for one seed, and hold them until the next seed's.
@@ -190,11 +199,18 @@ class ResolvedSuite:
         return table
 
     def _load(self, seed: int) -> Data:
+        settings = torch_settings()
         with (
             errors_named(f"data of workload {self.workload.name!r}"),
             seeded(seed, "split"),
         ):
             data = self.workload.load(self._data_dir, derive_key(seed, "split"))
+        for name, value in torch_settings().items():
+            if value != settings[name]:
+                raise ValueError(
+                    f"load of workload {self.workload.name!r} must not change torch's "
+                    f"{name}, and set {value}: set it where the file is loaded"
+                )
         if not isinstance(data, Data):
             raise ValueError(
                 f"load of workload {self.workload.name!r} must return a "

@@ -34,14 +34,16 @@ _SPELLINGS = (os.path.abspath, os.path.realpath)
 def is_users_own(path: str | Path) -> bool:
     """Say whether a source file is a user's own.
 
-    It is where it lies outside the standard library, the folders of installed packages
-    and batchramp's own, and is a Python file at all (`<string>` is none, nor is what an
-    extension names as its source).
+    It is where it is not installed, and a Python file at all (`<string>` is none, nor is
+    what an extension names as its source).
     """
+    return os.fspath(path).endswith(".py") and not is_installed(path)
+
+
+def is_installed(path: str | Path) -> bool:
+    """Say whether a file belongs to the standard library, a package, or batchramp."""
     name = os.fspath(path)
-    if not name.endswith(".py"):
-        return False
-    return not any(spell(name).startswith(_installed()) for spell in _SPELLINGS)
+    return any(spell(name).startswith(_installed()) for spell in _SPELLINGS)
 
 
 def told(error: BaseException) -> str:

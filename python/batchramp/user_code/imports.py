@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 
-from batchramp.user_code.errors import is_users_own
+from batchramp.user_code.errors import is_installed
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class _Finder:
 
     def _counts(self, path: Path) -> bool:
         own = self._inside is not None and path.is_relative_to(self._inside)
-        return own or is_users_own(path)
+        return own or not is_installed(path)
 
     def _find(self, dotted: str) -> ModuleSpec | None:
         parent, _, _ = dotted.rpartition(".")
@@ -160,6 +160,6 @@ def _hidden_by(name: str) -> str:
     loaded = getattr(getattr(sys.modules.get(name), "__spec__", None), "origin", None)
     if name in sys.stdlib_module_names:
         return "a module of the standard library"
-    if loaded and Path(loaded).is_absolute() and not is_users_own(loaded):
+    if loaded and Path(loaded).is_absolute() and is_installed(loaded):
         return "an installed package"
     return ""

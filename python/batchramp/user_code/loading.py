@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module, invalidate_caches
 from importlib.abc import MetaPathFinder, SourceLoader
 from importlib.machinery import ModuleSpec, PathFinder
@@ -14,8 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
+
 from batchramp.names import find_entry_point, suggest, user_path
-from batchramp.user_code.errors import is_users_own, told
+from batchramp.user_code.errors import is_installed, is_users_own, told
 from batchramp.user_code.imports import Module, imported_modules
 
 _first_seen: dict[Path, str] = {}
@@ -48,7 +52,9 @@ class UserCode:
     ) -> None:
         self.folder = (folder or Path()).resolve()
         self.read: dict[Path, bytes] = dict(read or {})
-        self._extra = {name: (self.folder / name).resolve() for name in extra}
+        self._extra = {
+            name: (self.folder / user_path(name)).resolve() for name in extra
+        }
         for name, path in self._extra.items():
             if not path.is_file() and path not in self.read:
                 raise ValueError(f"sources: there is no file {name} ({path})")
@@ -57,6 +63,7 @@ class UserCode:
         self._sources: dict[str, dict[str, str]] = {}
         self._modules: dict[str, Module] = {}
         self._set_aside: dict[str, ModuleType | None] = {}
+        self._minded: set[str] = set()
         self._active = False
 
     def extra_sources(self) -> dict[str, str]:
@@ -94,6 +101,7 @@ class UserCode:
             with self.importable():
                 self._declare(main)
                 module = import_module(main.name)
+                self.check_imports()
         except SystemExit as error:
             raise ValueError(f"{path} calls exit when it is run: {error}") from error
         except Exception as error:
@@ -119,6 +127,8 @@ class UserCode:
         # At the end: for processes begun here, and never in the way of the installed.
         sys.path.extend(str(folder) for folder in self._folders)
         self._active = True
+        before = set(sys.modules)
+        self._minded = set(before)
         for name in self._modules:
             self._put_aside(name)
         try:
@@ -127,11 +137,43 @@ class UserCode:
             self._active = False
             sys.meta_path.remove(finder)
             sys.path[:] = path_before
-            for name, before in self._set_aside.items():
+            for name in set(sys.modules) - before:
+                if _own_file(sys.modules[name]):
+                    del sys.modules[name]
+            for name, module in self._set_aside.items():
                 sys.modules.pop(name, None)
-                if before is not None:
-                    sys.modules[name] = before
+                if module is not None:
+                    sys.modules[name] = module
             self._set_aside.clear()
+
+    def check_imports(self) -> None:
+        """Refuse what runs here and has no part in what a trial is known by.
+
+        An import that no statement shows, or that is found where a file itself has said
+        to look, is known only once it has been run.
+
+        Raises:
+            ValueError: A module of a user's own was imported and not read before.
+        """
+        if not any(self._sources.values()):
+            return
+        packages = {
+            name.partition(".")[0] for found in self._sources.values() for name in found
+        }
+        for name, module in list(sys.modules.items()):
+            if name in self._minded and name.partition(".")[0] not in packages:
+                continue
+            self._minded.add(name)
+            path = _own_file(module)
+            if path is not None and path not in self.read:
+                raise ValueError(self._unseen(path))
+
+    def _unseen(self, path: Path) -> str:
+        return (
+            f"{path.name} is imported, but no import statement that can be followed "
+            "names it, so its edits would go unseen: add it to the suite: sources = "
+            f'["{os.path.relpath(path, self.folder)}"]'
+        )
 
     def spec_of(self, name: str) -> ModuleSpec | None:
         """Return the spec of a module that is known from the import statements."""
@@ -160,25 +202,19 @@ class UserCode:
             return None
         places = [str(folder) for folder in self._folders]
         elsewhere = [place for place in sys.path if place not in places]
-        if search is None and PathFinder.find_spec(name, elsewhere) is not None:
-            return None
-        spec = PathFinder.find_spec(name, places if search is None else search)
+        spec = PathFinder.find_spec(name, elsewhere if search is None else search)
+        if spec is None and search is None:  # the installed comes before a neighbour
+            spec = PathFinder.find_spec(name, places)
         if spec is None or not spec.has_location or not spec.origin:
             return None
         path = Path(spec.origin).resolve()
-        if not (
-            is_users_own(path)
-            and any(path.is_relative_to(folder) for folder in self._folders)
-        ):
-            return None
-        if path not in self._extra.values():
-            raise ImportError(
-                f"{path.name} is imported, but no import statement names it, so its "
-                f'edits would go unseen: add it to the suite: sources = ["{path.name}"]'
-            )
-        is_package = spec.submodule_search_locations is not None
-        self._declare(Module(name, path, is_package))
-        return self.spec_of(name)
+        if path in self._extra.values():
+            is_package = spec.submodule_search_locations is not None
+            self._declare(Module(name, path, is_package))
+            return self.spec_of(name)
+        if is_users_own(path) and any(map(path.is_relative_to, self._folders)):
+            raise ImportError(self._unseen(path))
+        return None
 
     def _find_sources(self, name: str, group: str) -> dict[str, str]:
         if ":" in name:
@@ -198,8 +234,10 @@ class UserCode:
             path, folders, self._bytes, package=package, inside=inside
         )
         for module in modules.values():
-            beside = any(module.path.is_relative_to(folder) for folder in folders)
-            if ":" in name and (beside or module.name not in sys.modules):
+            beside = any(map(module.path.is_relative_to, folders))
+            runs_as_read = beside or module.name not in sys.modules
+            # An extension is loaded once a process, and never from bytes.
+            if ":" in name and runs_as_read and module.path.suffix == ".py":
                 self._declare(module)
             else:
                 self._check_unedited(module)
@@ -261,10 +299,10 @@ class UserCode:
 
     def _check_unedited(self, module: Module) -> None:
         """Refuse to take an edited file for the one that runs here since long."""
-        if module.name not in sys.modules:
-            return
         digest = self._digest(module.path)
-        if _first_seen.setdefault(module.path, digest) != digest:
+        imported = module.name in sys.modules and module.path not in _first_seen
+        edited = imported and module.path.stat().st_mtime > _process_began()
+        if edited or _first_seen.setdefault(module.path, digest) != digest:
             raise ValueError(
                 f"{module.path} must not change after this process imported it: begin "
                 "a new process"
@@ -279,11 +317,23 @@ class UserCode:
         return hashlib.sha256(self._bytes(path)).hexdigest()
 
 
+@cache
+def _process_began() -> float:
+    return psutil.Process().create_time()
+
+
 def _spec(module: str) -> ModuleSpec | None:
     try:
         return find_spec(module)
     except (ImportError, ValueError):
         return None
+
+
+def _own_file(module: ModuleType) -> Path | None:
+    """The file of a module of a user's own; None for the script that runs, and others."""
+    file = getattr(module, "__file__", None)
+    is_script = module is sys.modules.get("__main__")  # which has more than one name
+    return None if not file or is_script or is_installed(file) else Path(file).resolve()
 
 
 def _is_others(name: str, path: Path) -> bool:
