@@ -71,6 +71,13 @@ class Net(nn.Module):
         return self.act(self.layer(inputs))
 
 
+class Late(Net):
+    def act(self, outputs):
+        if not hasattr(self, "scale"):
+            self.scale = nn.Parameter(torch.ones(()))
+        return outputs * self.scale
+
+
 class Detached(Net):
     def act(self, outputs):
         return outputs.detach()
@@ -94,6 +101,10 @@ class Wrong(Net):
             "model of workload 'w' on train inputs of shape (1500, 2): RuntimeError: ",
         ),
         (Detached, "must depend on the model's parameters, and no gradient reaches"),
+        (
+            Late,
+            "must have all parameters where it is made, and its first call made scale",
+        ),
         (Dictionary, "loss of workload 'w': TypeError: cross_entropy"),
         (Wrong, "(test_rehearsal.py:"),
         (
@@ -101,7 +112,7 @@ class Wrong(Net):
             "must have no batch norm",
         ),
     ],
-    ids=["width", "detached", "dictionary", "own error", "batch norm"],
+    ids=["width", "detached", "late", "dictionary", "own error", "batch norm"],
 )
 def test_a_model_that_does_not_fit(model, words):
     assert words in told(replace(GOOD, model=model))

@@ -16,6 +16,7 @@ from batchramp.schedules.interface import Evidence, Progress, Settings
 from batchramp.training import streams
 from batchramp.training.clock import Clock
 from batchramp.training.evaluation import mean_metric
+from batchramp.training.keeping import state_kept
 from batchramp.training.measures import Subject, measure
 from batchramp.training.start import check_finite, make_start, undisturbed
 from batchramp.training.step import check_settings
@@ -196,7 +197,8 @@ class _Race:
         size = settings.batch_size if settings else None
         with self._look_clock:
             streams.begin(trial.seed, "look")
-            metric = mean_metric(self._model, trial.workload, self._data.test)
+            with state_kept(self._model):
+                metric = mean_metric(self._model, trial.workload, self._data.test)
             measured, failed = measure(
                 Subject(
                     self._model, trial.workload, self._data.train, trial.seed, size

@@ -17,6 +17,7 @@ from batchramp.training.evaluation import (
     full_gradient,
     full_train_loss,
 )
+from batchramp.training.keeping import state_kept
 from batchramp.training.sharpness import sharpness
 from batchramp.user_code.errors import told
 from batchramp.workloads import Split, Workload
@@ -53,8 +54,9 @@ def measure(
     decay. Each measure draws random numbers from one and the same stream, whatever else
     is measured.
 
-    Each begins the stream "look" anew, so that no column depends on what else is
-    measured; to put the global generators back is the caller's.
+    Each begins the stream "look" anew and leaves the model's state as it was, so that
+    no column depends on what else is measured; to put the global generators back is the
+    caller's.
 
     Args:
         subject: What is measured.
@@ -75,14 +77,16 @@ def measure(
             continue
         try:
             streams.begin(subject.seed, "look")
-            found |= act(subject, asked)
+            with state_kept(subject.model):
+                found |= act(subject, asked)
         except Exception as error:
             failed |= dict.fromkeys(sorted(asked), told(error))
     if {"full_train_loss", "gradient_norm"} & set(names) - found.keys():
         streams.begin(subject.seed, "look")
-        found["full_train_loss"] = full_train_loss(
-            subject.model, subject.workload, subject.train
-        )
+        with state_kept(subject.model):
+            found["full_train_loss"] = full_train_loss(
+                subject.model, subject.workload, subject.train
+            )
     return found, failed
 
 

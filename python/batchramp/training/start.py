@@ -22,8 +22,10 @@ from batchramp.training.evaluation import (
     check_scores,
     evaluation_mode,
 )
+from batchramp.training.keeping import state_kept
 from batchramp.training.mixing import check_not_mixed
 from batchramp.training.models import make_model
+from batchramp.training.repeating import check_repeats
 from batchramp.training.step import Step
 from batchramp.training.torch_settings import settings_held
 from batchramp.training.trial import Trial
@@ -80,14 +82,21 @@ def make_start(trial: Trial, data: Data) -> Start:
 
     Raises:
         ValueError: The schedule does not fit, the model cannot be trained, the loss or
-            the metric gives no one value a sample, is not finite to begin with, or the
-            loss mixes samples.
+            the metric gives no one value a sample, is not finite to begin with, or does
+            not follow from the seed, or the loss mixes samples.
     """
     witness = Witness(trial, len(data.train))
     model = make_model(trial.workload, trial.seed, data.train.inputs.device)
-    with streams.seeded(trial.seed, "look"), evaluation_mode(model):
+    known = {id(parameter) for parameter in model.parameters()}
+    with (
+        streams.seeded(trial.seed, "look"),
+        state_kept(model),
+        evaluation_mode(model),
+    ):
         _look(model, trial.workload, "train", data.train)
         _look(model, trial.workload, "test", data.test)
+    _check_no_new_parameter(model, known, trial.workload)
+    check_repeats(trial.workload, data)
     check_not_mixed(model, trial.workload, data.train)
     return Start(
         data=data,
@@ -120,6 +129,17 @@ def check_finite(what: str, workload: Workload, value: float) -> None:
             f"the {what} of workload {workload.name!r} is {value} before the first "
             "update"
         )
+
+
+def _check_no_new_parameter(
+    model: nn.Module, known: set[int], workload: Workload
+) -> None:
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in known:
+            raise ValueError(
+                f"the model of workload {workload.name!r} must have all parameters "
+                f"where it is made, and its first call made {name}: make it in __init__"
+            )
 
 
 def _look(model: nn.Module, workload: Workload, name: str, split: Split) -> None:
