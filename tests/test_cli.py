@@ -292,7 +292,9 @@ def test_a_dry_run_says_what_would_be_run_and_runs_nothing(call, call_json, fold
 
 def test_the_default_folder_is_named_after_the_suite(call_json, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert call_json("run", "--dry-run", "--seeds", 1)["out"] == "runs/quick"
+    assert call_json("run", "--dry-run", "--seeds", 1)["out"] == str(
+        tmp_path / "runs" / "quick"
+    )
 
 
 def test_a_failed_trial_is_exit_code_1(call, tmp_path):
@@ -363,14 +365,21 @@ def test_compare_tells_by_its_exit_code(call, call_json, folder, tmp_path):
     assert (code, err) == (3, "")
     assert json.loads(out)["exit_code"] == 3
     # Runs of one side stand with commas between; what is looked at can be chosen.
-    several = ",".join(f"{tmp_path}/{name}" for name in ("a", "b", "c"))
-    for copy in several.split(","):
-        shutil.copytree(run, copy)
+    runs = [tmp_path / name for name in ("a", "b", "c", "d", "e", "f")]
+    for out in runs:
+        assert call("run", folder / "tiny.toml", "--out", out)[0] == 0
+    base, new = (",".join(map(str, side)) for side in (runs[:3], runs[3:]))
     only = ("--only", "metric,planned_updates", "--only", "updates")
-    found = call_json("compare", several, several, *only)
+    found = call_json("compare", base, new, *only)
     assert (found["base_runs"], found["exit_code"]) == (3, 0)
     named = {row["quantity"] for row in found["rows"]}
     assert named == {"metric", "planned_updates", "updates"}
+    # A copy of a run tells nothing of how much runs vary.
+    shutil.copytree(runs[0], tmp_path / "copy")
+    code, out, err = call("compare", f"{runs[0]},{tmp_path}/copy,{runs[1]}", new)
+    assert (code, out) == (2, "")
+    assert "got base and base 2 with" in err
+    assert err.count("\n") == 1
 
 
 def test_list_names_what_there_is(call, call_json):

@@ -202,7 +202,9 @@ def run(
     failed = sum(outcome.status == "failed" for outcome in execution.outcomes)
     if failed:
         return _complain(
-            f"{failed} trials failed; the same command tries them again", FAILED
+            f"{failed} {'trial' if failed == 1 else 'trials'} failed; the same command "
+            f"tries {'it' if failed == 1 else 'them'} again",
+            FAILED,
         )
     return 0
 
@@ -241,6 +243,8 @@ def _print_dry_run(race: Race, found: DryRun, *, as_json: bool) -> int:
         values = ("adaptive" if v is None else str(v) for v in shown.values())
         table.add_row(*map(as_text, values))
     _console().print(table)
+    for note in found.notes:
+        _console().print(as_text(f"Take care: {note}"), soft_wrap=True)
     return 0
 
 

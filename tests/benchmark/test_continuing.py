@@ -1,5 +1,6 @@
 """Going on in a results folder: nothing finished is hidden, lost or told as another's."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -200,6 +201,102 @@ def test_a_damaged_suite_is_written_anew(race, tmp_path, damage):
     assert told.trials == 0
     assert again.rows.equals(first.rows)
     assert read_results(tmp_path / "out").rows.equals(first.rows)
+
+
+@pytest.mark.parametrize("damage", ["damaged", "missing"])
+def test_without_its_suite_a_folder_still_knows_seeds_and_threads(
+    race, tmp_path, monkeypatch, damage
+):
+    free = SUITE.replace("threads = 1\n", "")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    _, first = race(free, seeds=3)
+    path = tmp_path / "out" / "suite.toml"
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text(path.read_text() + "x")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    told, again = race(free, seeds=1)
+    assert (told.trials, told.notes) == (0, ["2 more seeds lie here and count: 1, 2"])
+    assert again.metadata.keys() == first.metadata.keys()
+    assert again.suite["threads"] == 1
+
+
+SCHEDULES = """\
+from batchramp.schedules import make
+def mine(lr): return make("constant", lr=lr, batch_size=64)
+"""
+
+
+def test_one_entry_of_another_identity_hides_none_of_its_trials(race, tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "p.py").write_text(SCHEDULES)
+    own = ENTRY.format(label="own").partition("schedule")[0]
+    own += 'schedule = "p.py:mine"\nset = { lr = 0.1 }\n'
+    suite = SUITE.replace("digits", "own.py:mine") + own
+    _, first = race(suite)
+    (tmp_path / "p.py").write_text(SCHEDULES + "# a comment\n")
+
+    class Stop(Notes):
+        def begin(self, trials, work):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_race(tmp_path / "tiny.toml", out=tmp_path / "out").run(Stop())
+    order = ["schedule", "seed", "position"]
+    kept = read_results(tmp_path / "out").rows.sort(order)
+    assert kept.equals(first.rows.sort(order))
+    told, second = race(suite, seeds=1)
+    assert told.trials == 1
+    kept = read_results(tmp_path / "out")
+    assert kept.metadata.keys() == second.metadata.keys()
+    # Once the new identity has a trial, none of the old one's is told beside it.
+    ids = {label: set(of["trial"]) for (label,), of in kept.rows.group_by("schedule")}
+    before = {
+        label: set(of["trial"]) for (label,), of in first.rows.group_by("schedule")
+    }
+    assert ids["still"] == before["still"]
+    assert len(ids["own"]) == 1
+    assert ids["own"].isdisjoint(before["own"])
+
+
+def test_results_lie_where_they_were_asked_whatever_user_code_does(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "own.py").write_text(
+        "import os\nos.chdir(os.path.dirname(os.path.abspath(__file__)))\n" + OWN
+    )
+    suite = SUITE.replace("digits", "own.py:mine")
+    (tmp_path / "sub" / "s.toml").write_text(suite)
+    monkeypatch.chdir(tmp_path)
+    results = batchramp.run("sub/s.toml", out="o", seeds=1)
+    assert read_results(tmp_path / "o").rows.equals(results.rows)
+    assert not (tmp_path / "sub" / "o").exists()
+
+
+def test_what_is_no_folder_or_file_is_named(race, tmp_path):
+    _, first = race(SUITE)
+    path = trial_file(tmp_path / "out", next(iter(first.metadata)))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="cannot be read: it is no file"):
+        read_results(tmp_path / "out")
+    with pytest.raises(ValueError, match="out must name a folder, got ''"):
+        race(SUITE, out="")
+    (tmp_path / "held" / ".holder.json").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"holder.json cannot be written: Is a directory"):
+        race(SUITE, out=tmp_path / "held")
+
+
+def test_a_dry_run_says_what_a_run_would(race, tmp_path, capsys):
+    race(SUITE)
+    (tmp_path / "tiny.toml").write_text(SUITE.replace("threads = 1", "threads = 2"))
+    out = str(tmp_path / "out")
+    assert main(["run", str(tmp_path / "tiny.toml"), "--out", out, "--dry-run"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "2 trials to run" in told
+    assert "Take care: 2 finished trials of another identity lie here: threads" in told
 
 
 def test_what_cannot_be_read_stops_the_run_and_is_not_replaced(race, tmp_path, capsys):

@@ -317,6 +317,17 @@ def test_settings_of_a_file_count_and_end_with_the_run(ask):
     assert a["identity"]["torch_settings"] != b["identity"]["torch_settings"]
 
 
+def test_settings_that_load_changes_are_refused(ask):
+    extra = """
+        def strange(data_dir, seed):
+            torch.set_float32_matmul_precision("medium")
+            return load(data_dir, seed)
+        w = Workload(name="rings", load=strange, model=make(4))
+    """
+    with pytest.raises(ValueError, match="load of workload 'rings' must not change"):
+        ask(extra=extra)
+
+
 def test_runs_in_two_threads_do_not_meet(ask, tmp_path):
     expected = plain(ask(TWO, seeds=3))
     found = {}

@@ -25,7 +25,9 @@ def test_missing_trials_are_counted(run_of, trial):
     )
 
 
-@pytest.mark.parametrize(("others", "begin"), [(1, "1 finished trial in"), (6, "6 fi")])
+@pytest.mark.parametrize(
+    ("others", "begin"), [(1, "1 trial file in"), (6, "6 trial files in")]
+)
 def test_trials_of_no_current_entry_are_counted(run_of, trial, others, begin):
     results = replace(run_of({"a": {"trials": [trial(2)]}}), others=others)
     (note,) = run_notes(results)

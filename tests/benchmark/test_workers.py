@@ -88,9 +88,9 @@ def test_nothing_to_read_is_there_for_user_code(tmp_path):
 
 
 def test_what_raises_is_raised_here(tmp_path):
-    with pytest.raises(ValueError, match="could not go on: 'ink'"):
+    with pytest.raises(ValueError, match="could not go on: KeyError: 'ink'"):
         all_of([("raise", "ink")], tmp_path)
-    with pytest.raises(ValueError, match="could not go on: no licence"):
+    with pytest.raises(ValueError, match="could not go on: RuntimeError: no licence"):
         list(in_workers(refuse, tmp_path, [1, 2], 2))
 
 

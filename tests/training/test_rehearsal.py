@@ -327,3 +327,19 @@ def test_a_rehearsal_trains_nothing_that_is_the_users():
     first = run_trial(make_trial(replace(GOOD, model=model)), load(), CPU)
     again = run_trial(make_trial(), load(), CPU)
     assert [row.metric for row in first.rows] == [row.metric for row in again.rows]
+
+
+class Fatal(BaseException):
+    pass
+
+
+def test_whatever_user_code_raises_is_told_alike():
+    def loss(outputs, targets):
+        raise Fatal("gone")
+
+    assert "Fatal: gone (test_rehearsal.py:" in told(replace(GOOD, loss=loss))
+
+
+def test_a_model_that_no_copy_can_be_trained_of_is_named():
+    scripted = replace(GOOD, model=lambda: torch.jit.script(network()))
+    assert "that the loss reaches, also in a copy of the model" in told(scripted)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from batchramp.benchmark.identity import asked, differences
 from batchramp.benchmark.results import DamagedSuiteError, read_suite, trial_ids
-from batchramp.benchmark.suite import Suite, exact, make_suite, resolved_measures
+from batchramp.benchmark.suite import Entry, Suite, exact, make_suite, resolved_measures
 from batchramp.benchmark.trial_files import ENDED, read_trial, trial_file
 from batchramp.benchmark.trials import PlannedTrial
 
@@ -73,11 +74,86 @@ def check_same_question(
             )
 
 
-def seeds_beyond(earlier: Mapping[str, Any] | None, seeds: range) -> list[int]:
+def seeds_beyond(
+    folder: Path, earlier: Mapping[str, Any] | None, seeds: range
+) -> list[int]:
     """Return the seeds that a folder has trials of and that are not asked for now."""
+    if earlier is not None:
+        there = {trial["seed"] for trial in earlier["trial"]}
+    else:  # no `suite.toml`, or a damaged one: the trials know
+        there = {held["identity"]["seed"] for held in _held(folder)}
+    return sorted(there - set(seeds))
+
+
+def threads_of(folder: Path, earlier: Mapping[str, Any] | None) -> int | None:
+    """Return the threads that a folder's trials were run with; None for an empty one."""
+    if earlier is not None:
+        return int(earlier["threads"])
+    began = sorted(
+        (held["environment"]["recorded_at"], held["identity"]["threads"])
+        for held in _held(folder)
+        if held["status"] in ENDED
+    )
+    return int(began[0][1]) if began else None
+
+
+def held_back(
+    earlier: Mapping[str, Any] | None,
+    current: Iterable[PlannedTrial],
+    suite: Suite,
+    ended: Collection[str],
+) -> frozenset[str]:
+    """Return the labels whose earlier trials stay shown until they have new ones.
+
+    Those are entries asked as before, whose trials have another identity now (another
+    version, an edited file), of which some had ended there and none has here.
+
+    Args:
+        earlier: The suite that the folder holds, as resolved.
+        current: All trials that belong to the suite now.
+        suite: What is asked now.
+        ended: Ids of trials that have ended.
+    """
     if earlier is None:
-        return []
-    return sorted({trial["seed"] for trial in earlier["trial"]} - set(seeds))
+        return frozenset()
+    new: dict[str, set[str]] = {}
+    for trial in current:
+        new.setdefault(trial.label, set()).add(trial.id)
+    old: dict[str, set[str]] = {}
+    for row in earlier["trial"]:
+        old.setdefault(row["label"], set()).add(row["id"])
+    asked_then = {e.label: _as_asked_for(e) for _, e in _as_asked(earlier).entries()}
+    return frozenset(
+        entry.label
+        for _, entry in suite.entries()
+        if asked_then.get(entry.label) == _as_asked_for(entry)
+        and not old.get(entry.label, set()).isdisjoint(ended)
+        and new[entry.label].isdisjoint(ended)
+    )
+
+
+def with_earlier(
+    table: Mapping[str, Any], earlier: Mapping[str, Any], labels: Collection[str]
+) -> dict[str, Any]:
+    """Return a resolved suite in which some entries still stand for earlier trials."""
+    there = {
+        entry["label"]: entry for panel in earlier["panel"] for entry in panel["entry"]
+    }
+    panels = [
+        {
+            **panel,
+            "entry": [
+                {**there[entry["label"]], "baseline": entry["baseline"]}
+                if entry["label"] in labels
+                else entry
+                for entry in panel["entry"]
+            ],
+        }
+        for panel in table["panel"]
+    ]
+    trials = [row for row in table["trial"] if row["label"] not in labels]
+    trials += [row for row in earlier["trial"] if row["label"] in labels]
+    return {**table, "panel": panels, "trial": trials}
 
 
 def others_told(
@@ -128,6 +204,17 @@ def _nearest(
     ):
         nearest.append("the data")
     return "; ".join(nearest) or "of another seed's data"
+
+
+def _as_asked_for(entry: Entry) -> tuple[str, dict[str, Any]]:
+    return asked(entry.schedule), entry.set
+
+
+def _held(folder: Path) -> Iterator[dict[str, Any]]:
+    """The metadata of every whole trial in a folder."""
+    for trial_id in sorted(trial_ids(folder)):
+        with suppress(ValueError):  # damaged, or of another format
+            yield read_trial(trial_file(folder, trial_id)).metadata
 
 
 def _as_asked(earlier: Mapping[str, Any]) -> Suite:

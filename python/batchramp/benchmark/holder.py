@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -37,19 +37,29 @@ def hold(folder: Path) -> Iterator[None]:
         message = f"{folder} cannot be written: {error.strerror or error}"
         raise OSError(message) from error
     try:
-        holder = {
-            "host": platform.node(),
-            "process": os.getpid(),
-            "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
+        _begin(folder)
+        yield
+    finally:
+        with suppress(OSError):
+            _holder_file(folder).unlink(missing_ok=True)
+        lock.release()
+
+
+def _begin(folder: Path) -> None:
+    """Say who holds the folder, and remove what a dead run left half written."""
+    holder = {
+        "host": platform.node(),
+        "process": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    try:
         _holder_file(folder).write_text(json.dumps(holder), encoding="utf-8")
         for left in (*folder.iterdir(), *_children(folder / "trials")):
             if left.suffix == ".partial":
                 left.unlink(missing_ok=True)
-        yield
-    finally:
-        _holder_file(folder).unlink(missing_ok=True)
-        lock.release()
+    except OSError as error:
+        message = f"{error.filename} cannot be written: {error.strerror}"
+        raise OSError(message) from error
 
 
 def _children(folder: Path) -> Iterator[Path]:

@@ -69,7 +69,7 @@ def _missing(results: Results, trials: pl.DataFrame) -> list[str]:
 def _others(others: int) -> list[str]:
     if not others:
         return []
-    files = _count(others, "finished trial")
+    files = _count(others, "trial file")
     belong = "belongs" if others == 1 else "belong"
     return [
         f"{files} in this folder {belong} to no current entry, and {_are(others)} "

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from batchramp import _rust
-from batchramp.benchmark.continuing import read_earlier
+from batchramp.benchmark.continuing import read_earlier, threads_of, with_earlier
 from batchramp.benchmark.cores import default_threads
 from batchramp.benchmark.environment import describe_environment
 from batchramp.benchmark.holder import hold
@@ -145,10 +145,12 @@ class Race:
             threads: torch's threads; where None, the suite's, or those that the folder
                 began with, which jobs never change, or what the machine has.
         """
-        earlier = read_earlier(self.out)
         if threads is None:
-            threads = self.suite.threads or (earlier or {}).get("threads")
-        threads = threads or default_threads(self.jobs)
+            threads = self.suite.threads
+        if threads is None:
+            threads = threads_of(self.out, read_earlier(self.out))
+        if threads is None:
+            threads = default_threads(self.jobs)
         with settings_kept(), code.importable():
             torch.set_num_threads(threads)
             resolved = ResolvedSuite(self.suite, code, self.data_dir, self.device)
@@ -179,9 +181,11 @@ class Race:
         table["batchramp"] = _rust.__version__
         for note in found.notes:
             monitor.note(note)
-        shown = found.shown
-        if shown:
+        back = found.held_back
+        if not back:
             write_suite(self.out, table)
+        elif found.earlier is not None and len(back) < len(self.suite.entries()):
+            write_suite(self.out, with_earlier(table, found.earlier, back))
         work = {trial.id: self._work(resolved, trial) for trial in found.pending}
         monitor.begin(len(found.pending), sum(work.values()))
         outcomes = []
@@ -189,9 +193,9 @@ class Race:
         with closing(execute(resolved, code, found.pending, monitor)) as ended:
             for trial, record, environment in ended:
                 outcome = self._keep(trial, record, environment)
-                if not shown and outcome.status in ENDED:
+                if trial.label in back and outcome.status in ENDED:
                     write_suite(self.out, table)
-                    shown = True
+                    back = frozenset()
                 outcomes.append(outcome)
                 monitor.end(outcome, work[trial.id])
         return Execution(tuple(outcomes), results_of(self.out, table))

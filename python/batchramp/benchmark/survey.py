@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from batchramp.benchmark.continuing import (
     check_same_question,
+    held_back,
     others_told,
     read_earlier,
     seeds_beyond,
@@ -25,15 +27,16 @@ class Survey:
         beyond: Ended ones of further seeds.
         pending: Those asked for that have not ended, each identity once.
         notes: What a person should know.
-        shown: Whether the folder's `suite.toml` may be written at once: else an earlier
-            run's trials would no longer be shown, with none of this one's in their place.
+        earlier: The suite that the folder holds, as resolved; None if there is none.
+        held_back: Labels whose earlier trials stay shown until they have new ones.
     """
 
     trials: list[PlannedTrial]
     beyond: list[PlannedTrial]
     pending: list[PlannedTrial]
     notes: list[str]
-    shown: bool
+    earlier: dict[str, Any] | None
+    held_back: frozenset[str]
 
 
 def survey(
@@ -54,7 +57,7 @@ def survey(
     if earlier is not None:
         check_same_question(folder, earlier, resolved.suite, resolved.workload.name)
     trials = resolved.order(on_seed=on_seed)
-    further = resolved.order(seeds_beyond(earlier, resolved.seeds()))
+    further = resolved.order(seeds_beyond(folder, earlier, resolved.seeds()))
     named = [trial["id"] for trial in (earlier or {}).get("trial", [])]
     here = {trial.id for trial in (*trials, *further)} | set(named)
     ended = {name for name in here if read_status(folder, name) in ENDED}
@@ -73,6 +76,6 @@ def survey(
         beyond=beyond,
         pending=[trial for trial in unique.values() if trial.id not in ended],
         notes=notes,
-        shown=bool(ended & {*unique, *(t.id for t in beyond)})
-        or ended.isdisjoint(named),
+        earlier=earlier,
+        held_back=held_back(earlier, [*trials, *beyond], resolved.suite, ended),
     )

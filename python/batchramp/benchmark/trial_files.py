@@ -215,8 +215,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _content(path: Path) -> bytes:
     try:
+        if path.is_fifo():  # which would be waited for
+            raise OSError(f"{path} cannot be read: it is no file")
         return path.read_bytes()
     except OSError as error:
+        if error.strerror is None:
+            raise
         raise OSError(f"{path} cannot be read: {error.strerror or error}") from error
 
 

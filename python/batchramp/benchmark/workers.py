@@ -200,7 +200,10 @@ def serve() -> None:
             while True:
                 answer("answer", run(pickle.loads(tasks.get())))
     except BaseException as error:
-        answer("failed", f"a process of the run could not go on: {error}")
+        told = f"{type(error).__name__}: {error}"
+        if isinstance(error, ValueError):
+            told = str(error)
+        answer("failed", f"a process of the run could not go on: {told}")
 
 
 def _receive(source: IO[bytes], tasks: queue.SimpleQueue[bytes]) -> None:

@@ -59,7 +59,9 @@ def run_trial(
         with undisturbed(trial.workload.name):
             race = _Race(trial, data.to(device), device, record, notes)
             status = race.run()
-    except (Exception, SystemExit) as raised:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as raised:  # users' code may raise any, an exit too
         status, error = "failed", told(raised)
         whole = "".join(traceback.format_exception(raised))
     return Record(tuple(rows), status, error, whole, tuple(notes.values()))

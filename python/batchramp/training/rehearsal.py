@@ -31,7 +31,9 @@ def rehearse(trial: Trial, data: Data, device: torch.device) -> None:
     try:
         with undisturbed(trial.workload.name):
             _rehearse(trial, data.to(device))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # users' code may raise any, an exit too
         raise ValueError(told(error)) from error
 
 
@@ -40,6 +42,7 @@ def _rehearse(trial: Trial, data: Data) -> None:
     state = start.witness.begin(trial.schedule)
     settings, _ = trial.schedule.decide(Progress(0, 0), None, state)
     check_settings(settings)
+    start.step.warm_up({settings.batch_size}, evidence=trial.schedule.evidence)
     indices = torch.from_numpy(start.batches.take(0, settings.batch_size))
     with streams.seeded(trial.seed, "training"):
         start.step.update(

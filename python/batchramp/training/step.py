@@ -139,6 +139,12 @@ class Step:
             )
             if parameter.grad is not None
         ]
+        if not used:
+            raise ValueError(
+                f"the model of workload {self._workload.name!r} must have a parameter "
+                "that the loss reaches, also in a copy of the model (copy.deepcopy, "
+                "which a scripted model does not bear), and has none"
+            )
         parameters, gradients, velocities = map(list, zip(*used, strict=True))
         sgd(
             parameters,

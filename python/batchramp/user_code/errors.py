@@ -73,7 +73,9 @@ def errors_named(place: str) -> Iterator[None]:
         yield
     except SystemExit as error:
         raise ValueError(f"{place}: it calls exit: {told(error)}") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         message = told(error)
         if not message.startswith(place):
             message = f"{place}: {message}"

@@ -104,7 +104,9 @@ class UserCode:
                 self.check_imports()
         except SystemExit as error:
             raise ValueError(f"{path} calls exit when it is run: {error}") from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise ValueError(f"{path} cannot be run: {told(error)}") from error
         if not hasattr(module, attribute):
             public = (known for known in vars(module) if not known.startswith("_"))
