@@ -1,6 +1,8 @@
 import math
+from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,7 +187,7 @@ def test_targets_that_nobody_reached_decide_nothing(side):
     comparison = compare(base, new, only=["updates", "train_seconds"])
     row = rows_of(comparison)["updates"]
     assert (row.ratio, row.verdict) == (None, "not reached")
-    assert row.note == "not reached on either side"
+    assert row.note == "not reached on both sides"
     assert comparison.exit_code == 3
     assert texts(comparison, 3) == ["a: no row that was looked at decides"]
     # The metric at the end of the budget, equal on every seed, does decide.
@@ -351,13 +353,31 @@ def test_seeds_that_were_not_run_are_named(run_of, trial):
     unfinished = run_of({"a": {"trials": trials, "seeds": 12}})
     told = compare(base, unfinished)
     assert texts(told, 3) == ["a: 4 of 12 seeds not run in new"]
-    # What the base alone lacks is no fault of the new run.
-    back = compare(unfinished, run_of({"a": {"trials": [*trials, trial(2)]}}))
+    # A base that was asked for fewer is whole.
+    back = compare(run_of({"a": {"trials": trials[:5]}}), base)
     assert back.exit_code == 0
-    assert texts(back, 0) == [
-        "a: seed 8 not in base",
-        "a: 4 of 12 seeds not run in base",
+    assert texts(back, 0) == ["a: seeds 5, 6 and 7 not in base"]
+
+
+def test_an_interrupted_base_decides_nothing(run_of, trial):
+    trials = [trial(2) for _ in range(12)]
+    whole = run_of({"a": {"trials": trials}})
+    stopped = run_of({"a": {"trials": trials[:5], "seeds": 12}})
+    comparison = compare(stopped, whole)
+    assert comparison.exit_code == 3
+    assert texts(comparison, 3) == ["a: seeds 5, 6, 7, 8, 9, 10 and 11 not in base"]
+    part = compare(stopped, run_of({"a": {"trials": trials[:8]}}))
+    assert texts(part, 3) == [
+        "a: seeds 5, 6 and 7 not in base",
+        "a: 7 of 12 seeds not run in base",
     ]
+    # Neither side got to them, and nothing else differs.
+    both = compare(stopped, stopped)
+    assert both.exit_code == 3
+
+
+def test_a_run_without_a_trial_has_no_pair(run_of, trial):
+    base = run_of({"a": {"trials": [trial(look) for look in LOOKS]}})
     nothing = run_of({"a": {"trials": [], "seeds": 8}})
     comparison = compare(base, nothing)
     assert (comparison.exit_code, rows_of(comparison)["updates"].note) == (3, "no pair")
@@ -407,16 +427,22 @@ def test_a_metric_is_judged_the_way_its_targets_say(run_of):
         assert (row.low, row.high) == pytest.approx((-0.2, -0.2))
         assert row.verdict == ("worse" if code else "same")
         assert (comparison.exit_code, row.ratio) == (code, None)
-    # No target on the metric: reported, and not judged, unless it is equal.
+    # No target on the metric: not judged, unless it is equal.
     loss = "train_loss <= 0.9"
     comparison = compare(build(base, loss), build(worse, loss))
     row = rows_of(comparison)["metric"]
     assert (row.verdict, row.p) == ("not judged", None)
     assert row.difference == pytest.approx(-0.2)
-    assert comparison.exit_code == 0
-    only = compare(build(base, loss), build(worse, loss), only=["metric"])
-    assert only.exit_code == 3
-    assert texts(only, 3) == ["a: no row that was looked at decides"]
+    assert row.note == "which way is better is not known without a target on the metric"
+    assert comparison.exit_code == 3
+    # Nor may it be better: nobody knows that it is.
+    assert compare(build(worse, loss), build(base, loss)).exit_code == 3
+    # Within the margin whichever way is better, it is the same.
+    near = [value + 0.01 * (-1) ** k for k, value in enumerate(base)]
+    comparison = compare(build(base, loss), build(near, loss), only=["metric"])
+    assert (comparison.rows[0].verdict, comparison.exit_code) == ("same", 0)
+    comparison = compare(build(base, loss), build(near, loss), margin=0.005)
+    assert comparison.exit_code == 3
     equal = compare(build(base, loss), build(base, loss), only=["metric"])
     assert equal.exit_code == 0
 
@@ -480,6 +506,114 @@ def test_a_target_reached_in_some_runs_has_no_mean_of_seconds(side):
     row = rows_of(compare([side(name) for name in "xyz"], partly))["train_seconds"]
     assert row.verdict == "undecided"
     assert row.note == "1 of 8 seeds: reached in some runs only"
+    assert (row.base_reached, row.base_trials) == (24, 24)
+    assert (row.new_reached, row.new_trials) == (23, 24)
+
+
+def test_a_trial_that_diverged_in_some_runs_has_no_mean_of_seconds(run_of, trial):
+    def build(name, diverged=()):
+        trials = [
+            trial(
+                look,
+                id=f"{name}-{seed}",
+                status="diverged" if seed in diverged else "finished",
+            )
+            for seed, look in enumerate(LOOKS)
+        ]
+        return run_of({"a": {"trials": trials}})
+
+    base = [build(name) for name in "xyz"]
+    comparison = compare(base, [build("u"), build("v"), build("w", [2])])
+    row = rows_of(comparison)["total_train_seconds"]
+    assert row.note == "1 of 8 seeds: diverged in some runs only"
+    assert row.verdict == "undecided"
+    gone = [build(name, range(8)) for name in "uvw"]
+    row = rows_of(compare(gone, [build(name, range(8)) for name in "rst"]))
+    assert row["total_train_seconds"].note == "diverged on both sides"
+
+
+def copied(results):
+    """The results, as a copy of their folder would be read."""
+    return replace(results, rows=results.rows.clone())
+
+
+def test_a_copy_of_a_run_is_no_run_of_its_own(side):
+    runs = [side(name) for name in "uvwxyz"]
+    told = r"runs must be measured by themselves, got base 2 and base 3 with 8 of 8"
+    with pytest.raises(ValueError, match=told):
+        compare([runs[0], runs[1], copied(runs[1])], runs[3:])
+    with pytest.raises(ValueError, match="got base and new 3 with 8 of 8 trials equal"):
+        compare(runs[:3], [*runs[3:5], copied(runs[0])])
+    with pytest.raises(ValueError, match="got base and base 2"):
+        compare([runs[0]] * 3, runs[3:])
+    # A folder that was copied half way, and went on by itself.
+    shared, own = runs[1].rows, runs[0].rows
+    parts = [shared.filter(pl.col("seed") < 2), own.filter(pl.col("seed") >= 2)]
+    mixed = replace(
+        runs[0],
+        rows=pl.concat(parts),
+        metadata={**runs[0].metadata, **runs[1].metadata},
+    )
+    with pytest.raises(ValueError, match="got base and base 2 with 2 of 8 trials"):
+        compare([mixed, *runs[1:3]], runs[3:])
+    assert compare(runs[0], copied(runs[0])).exit_code == 0
+    assert compare(runs[:3], runs[3:]).exit_code == 0
+
+
+def test_a_metric_that_one_side_lacks_is_compared_on_the_pairs_that_have_it(run_of):
+    def build(values):
+        trials = [
+            {
+                "metric": [0.1, 0.5, 0.5 if value is None else value],
+                "status": "diverged" if value is None else "finished",
+            }
+            for value in values
+        ]
+        return run_of({"a": {"trials": trials}}, targets=["metric >= 0.4"])
+
+    # The seeds that diverge are the bad ones: what is left must not look better.
+    base = build([0.5, 0.6, 0.8, 0.8, 0.9, 0.9])
+    broken = build([None, None, 0.8, 0.8, 0.9, 0.9])
+    row = rows_of(compare(base, broken))["metric"]
+    assert (row.base, row.new) == pytest.approx((0.85, 0.85))
+    assert (row.pairs, row.seeds) == (4, 6)
+    assert (row.base_reached, row.new_reached, row.new_trials) == (6, 4, 6)
+    assert row.verdict == "undecided"
+    assert "2 seeds with a metric in base only, tested as the worst" in row.note
+    assert "6 pairs" not in row.note
+    back = rows_of(compare(broken, base))["metric"]
+    assert (back.base, back.new, back.pairs) == pytest.approx((0.85, 0.85, 4))
+    assert "2 seeds with a metric in new only, tested as the best" in back.note
+    # On both sides: equal on what is left, and the row says on how many.
+    row = rows_of(compare(broken, broken))["metric"]
+    assert (row.verdict, row.pairs, row.base) == ("equal", 4, pytest.approx(0.85))
+    assert row.note == "2 seeds without a metric on both sides"
+
+
+def test_pairs_and_values_are_of_the_same_trials(side):
+    looks = [2, 3, 4, 2, None, None]
+    row = rows_of(compare(side("x", looks), side("y", looks)))["updates"]
+    assert (row.verdict, row.pairs, row.seeds) == ("equal", 4, 6)
+    assert row.note == "2 seeds not reached on both sides"
+    assert (row.base_reached, row.base_trials) == (4, 6)
+    # Seeds that the other side lacks are in no value of this one.
+    row = rows_of(compare(side("x"), side("y", LOOKS[:5])))["updates"]
+    assert (row.pairs, row.base_reached, row.base_trials) == (5, 5, 5)
+    assert row.base == pytest.approx(10 * math.exp(np.log(LOOKS[:5]).mean()))
+
+
+def test_of_several_runs_a_row_is_of_all_and_names_what_one_lost(side):
+    base = [side(name) for name in "xyz"]
+    new = [side("u"), side("v", LOOKS[:5]), side("w")]
+    row = rows_of(compare(base, new))["updates"]
+    assert (row.verdict, row.pairs, row.seeds) == ("equal", 5, 8)
+    assert (row.base_trials, row.new_trials) == (15, 15)
+    assert row.note == "new 2 has 5 of 8 seeds"
+    # Runs that differ: the column is their mean, not the first one's.
+    other = [side("u", [2] * 8), side("v", [4] * 8), side("w", [4] * 8)]
+    row = rows_of(compare(base, other))["updates"]
+    assert row.new == pytest.approx((20 * 40 * 40) ** (1 / 3))
+    assert row.note == "the runs of new differ on 8 of 8 seeds"
 
 
 def test_trials_of_one_identity_that_do_not_repeat_are_named(run_of, trial):
@@ -498,8 +632,6 @@ def test_one_run_a_side_or_at_least_three(side):
     for base, new in ((runs[:2], runs[2:4]), (runs[:3], runs[3]), ([], runs[0])):
         with pytest.raises(ValueError, match="one run a side, or at least 3 on each"):
             compare(base, new)
-    with pytest.raises(ValueError, match="base must be runs of its own each"):
-        compare([runs[0]] * 3, runs[3:])
 
 
 @pytest.mark.parametrize("margin", [-0.1, INF, math.nan])
@@ -510,7 +642,18 @@ def test_a_margin_is_finite_and_not_negative(side, margin):
 
 @given(
     st.lists(
-        st.sampled_from(["same", "equal", "slower", "worse", "changed", "undecided"])
+        st.sampled_from(
+            [
+                "same",
+                "equal",
+                "slower",
+                "worse",
+                "changed",
+                "undecided",
+                "not judged",
+                "not reached",
+            ]
+        )
     ),
     st.lists(st.sampled_from([0, 1, 3])),
 )
@@ -523,7 +666,8 @@ def test_the_worst_row_or_note_decides(verdicts, codes):
     if {"slower", "worse", "changed"} & set(verdicts) or 1 in codes:
         assert code == 1
     else:
-        assert code == (3 if "undecided" in verdicts or 3 in codes else 0)
+        doubtful = {"undecided", "not judged"} & set(verdicts)
+        assert code == (3 if doubtful or 3 in codes else 0)
 
 
 def test_identical_code_with_noisy_seconds_seldom_fails(run_of, trial):

@@ -71,7 +71,8 @@ def test_the_verdict_comes_first_and_fits(side):
             {"pace": 0.6},
             ["train_seconds", "total_train_seconds"],
             "No: smith [1] needs 20% more seconds to metric >= 0.9 (8 of 8 pairs); "
-            "smith [1] needs 20% more seconds for its budget (8 of 8 pairs).",
+            "smith [1] needs 20% more seconds for its budget (8 of 8 pairs); one run a "
+            "side: drift between runs is not in it.",
         ),
         (
             {"looks": [None] * 8},
@@ -82,7 +83,38 @@ def test_the_verdict_comes_first_and_fits(side):
         (
             {"looks": [None] * 8, "status": "diverged"},
             ["metric"],
-            "No: smith [1] ends at a metric of -, 0.9500 before (8 of 8 pairs).",
+            "No: smith [1] has a metric in 0 of 8 trials, 8 of 8 before.",
+        ),
+        (
+            {"looks": [None] * 8, "status": "diverged"},
+            ["total_train_seconds"],
+            "No: smith [1] ends its budget in 0 of 8 trials, 8 of 8 before (8 of 8 "
+            "pairs); one run a side: drift between runs is not in it.",
+        ),
+        (
+            {"looks": later(), "pace": 0.6},
+            ["updates", "train_seconds"],
+            "No: smith [1] needs 34% more updates to metric >= 0.9 (8 of 8 pairs); "
+            "smith [1] needs 60.8% more seconds to metric >= 0.9 (8 of 8 pairs).",
+        ),
+        (
+            {"pace": 0.05},
+            ["train_seconds", "total_train_seconds"],
+            "Fine: 0 of 2 rows equal, 2 better by more than the margin of 10%: "
+            "smith [1] needs 90% fewer seconds to metric >= 0.9 (8 of 8 pairs); "
+            "smith [1] needs 90% fewer seconds for its budget (8 of 8 pairs); one run "
+            "a side: drift between runs is not in it.",
+        ),
+        (
+            {"pace": 0.48},
+            ["train_seconds"],
+            "Fine: 0 of 1 rows equal, 1 within the margin of 10%.",
+        ),
+        (
+            {"looks": [1] * 8},
+            ["updates", "metric"],
+            "Fine: 1 of 2 rows equal, 1 better by more than the margin of 10%: smith "
+            "[1] needs 66.9% fewer updates to metric >= 0.9 (8 of 8 pairs).",
         ),
         (
             {"status": "failed"},
@@ -140,7 +172,34 @@ def test_json_tells_what_the_table_tells(side):
     assert all(note["text"] in text for note in told["notes"])
     gone = comparison_to_json(compare(side(), side([None] * 8), only=["updates"]))
     (row,) = json.loads(json.dumps(gone, allow_nan=False))["rows"]
-    assert (row["new"], row["ratio"], row["new_reached"]) == (None, None, 0)
+    assert (row["new"], row["ratio"], row["new_reached"]) == ("inf", "inf", 0)
+
+
+def test_json_tells_an_unbounded_interval_from_none(side):
+    def told(base, new):
+        found = comparison_to_json(compare(side(base), side(new), only=["updates"]))
+        (row,) = json.loads(json.dumps(found, allow_nan=False))["rows"]
+        return row["low"], row["high"]
+
+    low, high = told([2] * 6, [4] * 3 + [None] * 3)
+    assert low > 1
+    assert high == "inf"
+    assert told([2, 2], [3, 4]) == (None, None)
+    assert told([2] * 8, [None] * 8) == ("inf", "inf")
+
+
+def test_a_metric_that_collapsed_is_never_fine(run_of):
+    def build(values):
+        trials = [{"metric": [0.1, 0.5, value]} for value in values]
+        return run_of({"a": {"trials": trials}}, targets=["train_loss <= 0.6"])
+
+    base = build([0.91, 0.92, 0.91, 0.92, 0.91, 0.92])
+    comparison = compare(base, build([0.09, 0.1, 0.09, 0.1, 0.09, 0.08]))
+    assert comparison.exit_code == 3
+    assert verdict_in_words(comparison) == (
+        "Cannot tell: a ends at a metric of 0.09167, 0.9150 before (6 of 6 pairs); "
+        "which way is better is not known without a target on the metric."
+    )
 
 
 def test_an_undecided_metric_says_what_would_show(run_of):

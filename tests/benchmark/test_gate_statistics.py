@@ -127,9 +127,30 @@ def test_a_metric_that_is_gone_is_worse_than_any():
     for higher in (True, False):
         lost = metric_finding(base, new, 0.1, higher_is_better=higher)
         assert (lost.method, lost.p, lost.within) == ("swaps", 1 / 64, False)
-        assert lost.new is None
+        assert (lost.base, lost.new, lost.pairs, lost.base_only) == (None, None, 0, 6)
         found = metric_finding(new, base, 0.1, higher_is_better=higher)
         assert (found.p, found.within) == (1, True)
+
+
+def test_a_metric_is_centred_on_the_pairs_that_have_it():
+    base, new = [0.5, 0.6, 0.8, 0.9, INF], [INF, INF, 0.7, 0.8, 0.9]
+    found = metric_finding(base, new, 0.1, higher_is_better=True)
+    assert (found.base, found.new) == pytest.approx((0.85, 0.75))
+    assert (found.pairs, found.base_only, found.new_only) == (2, 2, 1)
+    assert found.tested == 5
+
+
+@pytest.mark.parametrize("factor", [0.5, 1 / 1.1, 0.95, 1.0, 2.0])
+def test_better_is_an_interval_beyond_the_margin(factor):
+    raised = [factor * value for value in BASE]
+    assert ratio_finding(BASE, raised, 0.1).better == (factor == 0.5)
+    missed = ratio_finding([*BASE, INF], [*raised, 5.0], 0.1)
+    assert (missed.method, missed.better) == ("swaps", factor == 0.5)
+    assert runs_finding([BASE] * 3, [raised] * 3, 0.1).better == (factor == 0.5)
+    costs = metric_finding(BASE, raised, 0.1, higher_is_better=False)
+    assert costs.better == (factor < 0.9 + 1e-9)
+    gains = metric_finding(BASE, raised, 0.1, higher_is_better=True)
+    assert gains.better == (factor == 2.0)
 
 
 @pytest.mark.parametrize("family", [1, 24])

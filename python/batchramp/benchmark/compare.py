@@ -7,6 +7,7 @@ intervals; `docs/compare.md` has the rules.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -41,7 +42,8 @@ def compare(
 
     Raises:
         ValueError: `margin` is out of range, `only` names none or an unknown quantity,
-            or the sides have a number of runs that cannot be compared.
+            the sides have a number of runs that cannot be compared, or of several runs
+            a side two share a measurement.
     """
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin must be finite and at least 0, got {margin}")
@@ -112,8 +114,6 @@ def _sides(
     sides = []
     for name, given in (("base", base), ("new", new)):
         results = [given] if isinstance(given, Results) else list(given)
-        if len({id(one) for one in results}) < len(results):
-            raise ValueError(f"{name} must be runs of its own each, got one twice")
         sides.append(
             [
                 Run(f"{name} {number}" if number > 1 else name, one)
@@ -126,4 +126,18 @@ def _sides(
             f"compare needs one run a side, or at least {MIN_RUNS} on each, got "
             f"{counts[0]} and {counts[1]}"
         )
+    if counts != [1, 1]:
+        _refuse_copies([run for side in sides for run in side])
     return sides[0], sides[1]
+
+
+def _refuse_copies(runs: Sequence[Run]) -> None:
+    """Runs are the unit, so a copy would count as evidence of how much runs vary."""
+    for run, other in itertools.combinations(runs, 2):
+        shared = len(run.measured & other.measured)
+        if shared:
+            raise ValueError(
+                f"runs must be measured by themselves, got {run.name} and {other.name} "
+                f"with {shared} of {len(run.measured)} trials equal to the last bit of "
+                "their seconds: a copy"
+            )

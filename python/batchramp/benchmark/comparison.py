@@ -37,6 +37,7 @@ QUANTITIES: tuple[Quantity, ...] = (
 """What is looked at unless `only` says less, in the order of the rows."""
 
 FAILING: tuple[Verdict, ...] = ("slower", "worse", "changed")
+DOUBTFUL: tuple[Verdict, ...] = ("undecided", "not judged")
 LEARNING = ("updates", "samples", "metric")
 SECONDS = ("train_seconds", "total_train_seconds")
 
@@ -62,18 +63,21 @@ class ComparisonRow:
     target: str | None
     """The target, where the quantity has one."""
     base: float | None
-    """Of the base's pairs: the geometric mean, of a metric the mean, or the median where
-    one of a pair missed; `inf` for "not reached"; None without a pair."""
+    """Of the base's side of `pairs`, the mean of its runs where there are several: the
+    geometric mean, of a metric the mean, or the median where one of a pair missed; `inf`
+    for "not reached"; None without a pair."""
     new: float | None
-    """Of the new side's pairs, likewise."""
+    """Of the new side of the same pairs, likewise."""
     base_reached: int
-    """Trials of the base (of its first run) with a finite value, of `base_trials`."""
+    """Trials of the base (of all its runs) with a finite value, of `base_trials`."""
     base_trials: int
+    """Trials of the base on seeds that every run finished or diverged on."""
     new_reached: int
-    """Trials of the new side (of its first run) with one, of `new_trials`."""
+    """Trials of the new side (of all its runs) with one, of `new_trials`."""
     new_trials: int
     pairs: int
-    """Seeds that were compared, of `seeds`."""
+    """Seeds that `base` and `new` are of, of `seeds`; `note` says where a test is of
+    more: of a metric that one side lacks."""
     seeds: int
     """Seeds that either side has or was asked for."""
     ratio: float | None
@@ -90,8 +94,11 @@ class ComparisonRow:
     verdict: Verdict
     """`equal` or `changed`: compared exactly; `slower`, for the metric `worse`: `p` is
     below .025; `same`: the interval ends at or below the margin; `undecided`: neither;
-    `not reached`: on neither side; `not judged`: no target says which way a metric is
-    better."""
+    `not reached`: on neither side; `not judged`: the metric differs, and no target says
+    which way it is better."""
+    better: bool
+    """Whether the whole interval is better than base by more than the margin; such a
+    row is `same`. Not corrected over the rows."""
     detectable: float | None
     """Where undecided: the ratio, or the loss of metric, that would be found slower or
     worse with 80% power, at this spread and this number of rows."""
@@ -120,14 +127,14 @@ class Comparison:
     def exit_code(self) -> int:
         """1 if a trial of the new side failed or any row is slower, worse or changed.
 
-        Else 3 if a row is undecided or something else keeps the gate from deciding;
-        else 0.
+        Else 3 if a row is undecided or not judged, or something else keeps the gate
+        from deciding; else 0.
         """
         verdicts = {row.verdict for row in self.rows}
         codes = {note.code for note in self.notes}
         if 1 in codes or verdicts.intersection(FAILING):
             return 1
-        return 3 if 3 in codes or "undecided" in verdicts else 0
+        return 3 if 3 in codes or verdicts.intersection(DOUBTFUL) else 0
 
     def to_dicts(self) -> list[dict[str, Any]]:
         """The rows as dictionaries; values and bounds may be `inf`."""

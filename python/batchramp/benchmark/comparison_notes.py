@@ -46,11 +46,12 @@ def of_trials(pairing: Pairing) -> list[Note]:
         unrun = max(run.entries[label]["seeds"] - len(mine), 0)
         if gone:
             text = f"{label}: {_seeds(gone)} not in {run.name}"
-            notes.append(Note(code=3 if is_new else 0, text=text))
+            # A base that was asked for fewer seeds is whole; an interrupted one is not.
+            notes.append(Note(code=3 if is_new or unrun else 0, text=text))
         if unrun > len(gone):
             asked = run.entries[label]["seeds"]
             text = f"{label}: {unrun} of {asked} seeds not run in {run.name}"
-            notes.append(Note(code=3 if is_new else 0, text=text))
+            notes.append(Note(code=3, text=text))
         diverged = [trial.seed for trial in mine.values() if trial.status == "diverged"]
         if diverged:
             text = f"{label}: {_seeds(diverged)} diverged in {run.name}"
@@ -102,7 +103,7 @@ def of_rows(label: str, rows: Iterable[ComparisonRow]) -> list[Note]:
         Note(code=0, text=f"{label}: {target} was reached on neither side")
         for target in unreached
     ]
-    if told <= {"not reached", "not judged"}:
+    if told == {"not reached"}:
         notes.append(Note(code=3, text=f"{label}: no row that was looked at decides"))
     return notes
 

@@ -31,6 +31,12 @@ from batchramp.benchmark.pairing import TO_TARGET, Pairing, TargetKey
 
 ONE_RUN = "one run a side: drift between runs is not in this interval"
 
+_MISSED: dict[Quantity, str] = {
+    **dict.fromkeys(TO_TARGET, "not reached"),
+    "metric": "without a metric",
+    "total_train_seconds": "diverged",
+}
+
 Values = list[list[float]]
 """Of one side: by run, then by pair; `inf` for a miss."""
 
@@ -88,61 +94,115 @@ def _draft(
     values = [run.values(pairing.label, quantity, key) for run in pairing.runs]
     looks = pairing.pairs if key is None else pairing.pairs_at_same_looks(key[0])
     seeds = [seed for seed in looks if all(seed in by_seed for by_seed in values)]
-    reached = [sum(map(math.isfinite, side.values())) for side in values]
+    told = [[by_seed[seed] for seed in seeds] for by_seed in values]
+    reached = [sum(map(math.isfinite, run)) for run in told]
     first = len(pairing.base)
     row = replace(
         _blank(pairing, quantity),
         target=pairing.runs[0].targets(pairing.label)[key].text if key else None,
-        base_reached=reached[0],
-        base_trials=len(values[0]),
-        new_reached=reached[first],
-        new_trials=len(values[first]),
+        base_reached=sum(reached[:first]),
+        base_trials=len(seeds) * first,
+        new_reached=sum(reached[first:]),
+        new_trials=len(seeds) * (len(values) - first),
         pairs=len(seeds),
+        note=_lost(pairing, list(map(len, values))),
     )
     if not seeds:
         elsewhere = f": {key[0]} was measured at other looks" if key else ""
         only_looks = elsewhere if len(looks) < len(pairing.pairs) else ""
-        return Draft(replace(row, note=f"no pair{only_looks}"))
-    told = [[by_seed[seed] for seed in seeds] for by_seed in values]
-    if all(math.isinf(value) for run in told for value in run):
+        return Draft(_noted(row, f"no pair{only_looks}"))
+    twice = sum(set(of_seed) == {math.inf} for of_seed in zip(*told, strict=True))
+    if twice == len(seeds):
         return Draft(_nothing(pairing, row, seeds))
+    if twice:
+        row = _noted(row, f"{_seeds(twice)} {_MISSED[quantity]} on both sides")
     judge = _seconds if quantity in SECONDS else _learning
     return judge(pairing, row, told[:first], told[first:], margin)
+
+
+def _lost(pairing: Pairing, ended: Sequence[int]) -> str:
+    """Of several runs a side, which have fewer seeds than the others."""
+    if len(ended) == 2:
+        return ""  # The notes name them.
+    most = max(ended)
+    fewer = [
+        f"{run.name} has {count} of {most} seeds"
+        for run, count in zip(pairing.runs, ended, strict=True)
+        if count < most
+    ]
+    return ", ".join(fewer)
 
 
 def _nothing(
     pairing: Pairing, row: ComparisonRow, seeds: Sequence[int]
 ) -> ComparisonRow:
     """A row of which no trial has a value; to diverge on every seed is one."""
+    verdict: Verdict = "not reached"
     if row.quantity != "metric":
         row = replace(row, base=math.inf, new=math.inf)
-        return replace(row, verdict="not reached", note="not reached on either side")
-    if pairing.all_diverged(seeds):
-        return replace(row, verdict="equal", note="diverged on both sides")
-    return replace(row, verdict="not reached", note="no metric on either side")
+        note = f"{_MISSED[row.quantity]} on both sides"
+    elif pairing.all_diverged(seeds):
+        verdict, note = "equal", "diverged on both sides"
+    else:
+        note = "no metric on either side"
+    return _noted(replace(row, verdict=verdict), note)
 
 
 def _learning(
     pairing: Pairing, row: ComparisonRow, base: Values, new: Values, margin: float
 ) -> Draft:
     """Updates, samples or the metric: they repeat, so each side's runs must agree."""
-    higher = pairing.higher_is_better()
-    if row.quantity == "metric":
-        worse = higher is None or higher
-        finding = metric_finding(base[0], new[0], margin, higher_is_better=worse)
+    is_metric = row.quantity == "metric"
+    before, after = _mean_of_runs(base, is_metric), _mean_of_runs(new, is_metric)
+    ways = pairing.metric_directions() if is_metric else set()
+    if is_metric:
+        higher = ways != {"<="}
+        finding = metric_finding(before, after, margin, higher_is_better=higher)
     else:
-        finding = ratio_finding(base[0], new[0], margin)
+        finding = ratio_finding(before, after, margin)
     for name, side in (("base", base), ("new", new)):
         unequal = sum(len(set(of_seed)) > 1 for of_seed in zip(*side, strict=True))
         if unequal:
             note = f"the runs of {name} differ on {unequal} of {row.pairs} seeds"
-            return Draft(replace(_centred(row, finding), note=note))
-    if base[0] == new[0]:
+            return Draft(_noted(_centred(row, finding), note))
+    if before == after:
         return Draft(replace(_centred(row, finding), verdict="equal"))
-    if row.quantity == "metric" and higher is None:
-        note = "no target on the metric says which way is better"
-        return Draft(replace(_bounded(row, finding), verdict="not judged", note=note))
-    return Draft(_bounded(row, finding), finding)
+    row = _noted(
+        row,
+        _one_sided(finding.base_only, "in base only, tested as the worst"),
+        _one_sided(finding.new_only, "in new only, tested as the best"),
+    )
+    if not is_metric or len(ways) == 1:
+        return Draft(_bounded(row, finding), finding)
+    other = metric_finding(before, after, margin, higher_is_better=not higher)
+    if finding.within and other.within:
+        return Draft(replace(_bounded(row, finding), verdict="same"))
+    note = "which way is better is not known without a target on the metric"
+    if ways:
+        note = "the targets on the metric say that either way is better"
+    return Draft(_noted(replace(_bounded(row, finding), verdict="not judged"), note))
+
+
+def _mean_of_runs(side: Values, is_metric: bool) -> list[float]:
+    """By pair, the mean of a side's runs: geometric but of a metric; equal ones exact."""
+    return [
+        of_seed[0]
+        if len(set(of_seed)) == 1
+        else math.inf
+        if math.inf in of_seed
+        else math.fsum(of_seed) / len(of_seed)
+        if is_metric
+        else math.prod(of_seed) ** (1 / len(of_seed))
+        for of_seed in zip(*side, strict=True)
+    ]
+
+
+def _one_sided(seeds: int, told: str) -> str:
+    return f"{_seeds(seeds)} with a metric {told}" if seeds else ""
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number > 1 else ''}"
 
 
 def _seconds(
@@ -152,7 +212,7 @@ def _seconds(
     clock = pairing.other_clock()
     if len(base) == 1:
         finding = ratio_finding(base[0], new[0], margin)
-        row = replace(row, note=ONE_RUN)
+        row = _noted(row, "" if clock or base == new else ONE_RUN)
     else:
         by_seed = list(zip(*base, *new, strict=True))
         kept = [
@@ -164,14 +224,15 @@ def _seconds(
             set(of_seed) == {math.inf} for of_seed in by_seed
         )
         if missed or not kept:
-            note = f"{missed} of {row.pairs} seeds: reached in some runs only"
-            return Draft(replace(row, note=note))
+            how = "diverged" if row.quantity == "total_train_seconds" else "reached"
+            note = f"{missed} of {row.pairs} seeds: {how} in some runs only"
+            return Draft(_noted(row, note))
         finding = runs_finding(_only(kept, base), _only(kept, new), margin)
     if clock:
         note = f"not compared: other {clock}"
-        return Draft(replace(_centred(row, finding), note=note))
+        return Draft(_noted(_centred(row, finding), note))
     if base == new:
-        return Draft(replace(_centred(row, finding), verdict="equal", note=""))
+        return Draft(replace(_centred(row, finding), verdict="equal"))
     return Draft(_bounded(row, finding), finding)
 
 
@@ -211,14 +272,22 @@ def _decided(
         verdict: Verdict = "worse" if row.quantity == "metric" else "slower"
         return replace(row, p=p, verdict=verdict)
     if finding.within:
-        return replace(row, p=p, verdict="same")
+        return replace(row, p=p, verdict="same", better=finding.better)
     few = ""
-    if finding.method == "swaps" and finding.pairs < pairs_to_decide(family):
+    if finding.method == "swaps" and finding.tested < pairs_to_decide(family):
         few = f"with misses, {family} rows need {pairs_to_decide(family)} pairs"
     elif finding.method == "pairs" and finding.pairs < MIN_PAIRS:
         few = f"no interval below {MIN_PAIRS} pairs"
-    note = "; ".join(part for part in (few, row.note) if part)
+    note = _joined(few, row.note)
     return replace(row, p=p, detectable=finding.detectable(family), note=note)
+
+
+def _noted(row: ComparisonRow, *notes: str) -> ComparisonRow:
+    return replace(row, note=_joined(row.note, *notes))
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(note for note in notes if note)
 
 
 def _blank(pairing: Pairing, quantity: Quantity) -> ComparisonRow:
@@ -240,6 +309,7 @@ def _blank(pairing: Pairing, quantity: Quantity) -> ComparisonRow:
         high=None,
         p=None,
         verdict="undecided",
+        better=False,
         detectable=None,
         note="",
     )
@@ -247,7 +317,7 @@ def _blank(pairing: Pairing, quantity: Quantity) -> ComparisonRow:
 
 def _centred(row: ComparisonRow, finding: Finding) -> ComparisonRow:
     """The row with what its two sides came to."""
-    row = replace(row, base=finding.base, new=finding.new)
+    row = replace(row, base=finding.base, new=finding.new, pairs=finding.pairs)
     if finding.is_ratio:
         return replace(row, ratio=finding.estimate)
     return replace(row, difference=finding.estimate)
@@ -256,4 +326,4 @@ def _centred(row: ComparisonRow, finding: Finding) -> ComparisonRow:
 def _bounded(row: ComparisonRow, finding: Finding) -> ComparisonRow:
     """The row with all that its finding says but the verdict."""
     row = _centred(row, finding)
-    return replace(row, low=finding.low, high=finding.high, pairs=finding.pairs)
+    return replace(row, low=finding.low, high=finding.high)

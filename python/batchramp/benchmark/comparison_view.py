@@ -9,13 +9,14 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from batchramp.benchmark.comparison import (
+    DOUBTFUL,
     FAILING,
     LEARNING,
+    SECONDS,
     Comparison,
     ComparisonRow,
     Note,
 )
-from batchramp.benchmark.render import finite
 from batchramp.benchmark.sheet_table import sheet_table
 from batchramp.benchmark.sheets import (
     NOT_REACHED,
@@ -30,6 +31,7 @@ from batchramp.benchmark.sheets import (
 from batchramp.benchmark.terminal import as_text
 
 _TOLD = 2
+_DRIFT = "; one run a side: drift between runs is not in it"
 _OPENINGS = {0: "Fine", 1: "No", 3: "Cannot tell"}
 _STYLES = {0: "green", 1: "red", 3: "yellow"}
 _UNITS = {
@@ -59,8 +61,8 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     Returns:
         `verdict` in words, `exit_code`, `margin`, `base_runs`, `new_runs`, `family`,
         `notes` with `code` and `text` each, and `rows`, the fields of `ComparisonRow`
-        each. An infinity becomes null: `base_reached` of `base_trials` says how many
-        got there.
+        each. An infinity is the string "inf", and null is what there is none of: `high`
+        is "inf" of an interval without an upper end, and null without an interval.
     """
     return {
         "verdict": verdict_in_words(comparison),
@@ -70,7 +72,10 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
         "new_runs": comparison.new_runs,
         "family": comparison.family,
         "notes": [{"code": note.code, "text": note.text} for note in comparison.notes],
-        "rows": [finite(row) for row in comparison.to_dicts()],
+        "rows": [
+            {name: "inf" if value == math.inf else value for name, value in row.items()}
+            for row in comparison.to_dicts()
+        ],
     }
 
 
@@ -79,6 +84,7 @@ def verdict_in_words(comparison: Comparison) -> str:
     code = comparison.exit_code
     if code == 0:
         return f"{_OPENINGS[code]}: {_why_fine(comparison)}."
+    drift = ""
     reasons = [note.text for note in comparison.notes if note.code == code]
     if code == 1:
         failing = [row for row in comparison.rows if row.verdict in FAILING]
@@ -86,51 +92,103 @@ def verdict_in_words(comparison: Comparison) -> str:
         failing.sort(
             key=lambda row: (row.quantity not in LEARNING, -round(row.ratio or 0, 9))
         )
+        drift = "" if reasons else _drift(comparison, failing)
         reasons += map(_loss, failing)
     else:
-        undecided = [row for row in comparison.rows if row.verdict == "undecided"]
+        doubtful = [row for row in comparison.rows if row.verdict in DOUBTFUL]
         # Of rows without a pair the notes say why.
-        reasons += [_doubt(row) for row in undecided if row.pairs or not reasons]
+        reasons += [
+            _doubt(row)
+            for row in doubtful
+            if row.pairs or row.p is not None or not reasons
+        ]
+    return f"{_OPENINGS[code]}: {_first(reasons)}{drift}."
+
+
+def _first(reasons: list[str]) -> str:
     told = "; ".join(reasons[:_TOLD])
     more = len(reasons) - _TOLD
-    return f"{_OPENINGS[code]}: {told}" + (f"; and {more} more." if more > 0 else ".")
+    return f"{told}; and {more} more" if more > 0 else told
+
+
+def _drift(comparison: Comparison, rows: list[ComparisonRow]) -> str:
+    """What to know where nothing but seconds, one run a side, speaks for a verdict."""
+    alone = comparison.base_runs == 1 and all(row.quantity in SECONDS for row in rows)
+    return _DRIFT if alone else ""
 
 
 def _why_fine(comparison: Comparison) -> str:
     rows = comparison.rows
     equal = sum(row.verdict == "equal" for row in rows)
     parts = [f"{equal} of {len(rows)} rows equal"]
-    same = sum(row.verdict == "same" for row in rows)
+    margin = f"the margin of {_percent(comparison.margin)}"
+    better = [row for row in rows if row.better]
+    same = sum(row.verdict == "same" for row in rows) - len(better)
     if same:
-        parts.append(f"{same} within the margin of {_percent(comparison.margin)}")
-    for verdict in ("not reached", "not judged"):
-        others = sum(row.verdict == verdict for row in rows)
-        if others:
-            parts.append(f"{others} {verdict}")
-    return ", ".join(parts)
+        parts.append(f"{same} within {margin}")
+    unreached = sum(row.verdict == "not reached" for row in rows)
+    if unreached:
+        parts.append(f"{unreached} not reached")
+    if not better:
+        return ", ".join(parts)
+    parts.append(f"{len(better)} better by more than {margin}")
+    told = _first([_gain(row) for row in better])
+    return f"{', '.join(parts)}: {told}{_drift(comparison, better)}"
+
+
+def _gain(row: ComparisonRow) -> str:
+    if row.ratio is None:
+        return _ends(row)
+    if row.ratio == 0:
+        return _gets(row)
+    fewer = f"{_percent(1 - row.ratio)} fewer {_UNITS[row.quantity]}"
+    return f"{row.schedule} needs {fewer} {_place(row)} ({_pairs(row)})"
 
 
 def _loss(row: ComparisonRow) -> str:
-    pairs = f"({_pairs(row)})"
     if row.verdict == "changed":
         return (
             f"{row.schedule} plans {_planned(row.new)} updates, "
             f"{_planned(row.base)} before"
         )
     if row.quantity == "metric":
-        side = f"{number(row.new, 4)}, {number(row.base, 4)} before"
-        return f"{row.schedule} ends at a metric of {side} {pairs}"
-    place = f"to {row.target}" if row.target else "for its budget"
+        return _metric(row)
     if row.ratio is None or math.isinf(row.ratio):
-        reached = f"{row.new_reached} of {row.new_trials} trials"
-        before = f"{row.base_reached} of {row.base_trials} before"
-        return f"{row.schedule} gets {place} in {reached}, {before} {pairs}"
-    more = _percent(row.ratio - 1)
-    return f"{row.schedule} needs {more} more {_UNITS[row.quantity]} {place} {pairs}"
+        return _gets(row)
+    more = f"{_percent(row.ratio - 1)} more {_UNITS[row.quantity]}"
+    return f"{row.schedule} needs {more} {_place(row)} ({_pairs(row)})"
+
+
+def _metric(row: ComparisonRow) -> str:
+    if row.base_reached + row.new_reached == row.base_trials + row.new_trials:
+        return _ends(row)
+    ends = f"; {_ends(row)}" if row.pairs else ""
+    return f"{row.schedule} has a metric in {_counts(row)}{ends}"
+
+
+def _ends(row: ComparisonRow) -> str:
+    side = f"{number(row.new, 4)}, {number(row.base, 4)} before"
+    return f"{row.schedule} ends at a metric of {side} ({_pairs(row)})"
+
+
+def _gets(row: ComparisonRow) -> str:
+    does = "ends its budget" if row.target is None else f"gets {_place(row)}"
+    return f"{row.schedule} {does} in {_counts(row)} ({_pairs(row)})"
+
+
+def _place(row: ComparisonRow) -> str:
+    return f"to {row.target}" if row.target else "for its budget"
+
+
+def _counts(row: ComparisonRow) -> str:
+    reached = f"{row.new_reached} of {row.new_trials} trials"
+    return f"{reached}, {row.base_reached} of {row.base_trials} before"
 
 
 def _doubt(row: ComparisonRow) -> str:
     told = f"{row.schedule}, {_quantity(row)}"
+    if row.verdict == "not judged":
+        return f"{_metric(row)}; {row.note}"
     estimate = row.difference if row.ratio is None else row.ratio
     if row.low is None or estimate is None:
         return f"{told}: {row.note}" if row.note else told
@@ -151,7 +209,7 @@ def _explained(comparison: Comparison) -> str:
         f"each alone. slower, worse: beyond the margin, {bar} (metric: {share} of "
         f"base's), at a one-sided 2.5% over {comparison.family} rows together (Holm); "
         "same: the interval ends within it; undecided: neither. equal, changed: "
-        "exactly."
+        "exactly. base and new are of the pairs named."
     )
 
 
@@ -182,8 +240,9 @@ def _quantity(row: ComparisonRow) -> str:
 
 def _side(value: float | None, row: ComparisonRow, reached: int, trials: int) -> Cell:
     told = _planned(value) if row.quantity == "planned_updates" else number(value, 4)
+    missed = NOT_REACHED if row.target else "diverged"
     return Cell(
-        NOT_REACHED if value == math.inf else told,
+        missed if value == math.inf else told,
         f"{reached} of {trials}" if trials else "",
     )
 
@@ -196,6 +255,8 @@ def _effect(row: ComparisonRow) -> str:
 
 def _remark(row: ComparisonRow) -> str:
     parts = [_pairs(row)]
+    if row.better:
+        parts.append("better by more than the margin")
     if row.detectable is not None:
         told = number(row.detectable)
         lost = row.quantity == "metric"

@@ -61,7 +61,13 @@ class Finding:
     within: bool
     """Whether being worse by more than the margin is ruled out."""
     pairs: int
-    """Pairs, or seeds, that were used."""
+    """Pairs, or seeds, that the centres are of: a metric's leave out those below."""
+    better: bool = False
+    """Whether the whole interval is better than the base by more than the margin."""
+    base_only: int = 0
+    """Further pairs of a metric that have one in the base only: tested as worst."""
+    new_only: int = 0
+    """Further pairs that have one in the new side only: tested as best."""
     error: float | None = None
     """Standard error of a t interval, in its own scale."""
     degrees: float = math.inf
@@ -70,6 +76,11 @@ class Finding:
     """Where the margin lies, in that scale."""
     is_ratio: bool = True
     """Whether that scale is of log ratios, or of differences."""
+
+    @property
+    def tested(self) -> int:
+        """Pairs, or seeds, that the p is of."""
+        return self.pairs + self.base_only + self.new_only
 
     def detectable(self, family: int) -> float | None:
         """What would be found worse with 80% power by the first step of Holm.
@@ -149,6 +160,10 @@ def metric_finding(
         new: Likewise, in the same order.
         margin: Loss that passes, as a share of the base's absolute value.
         higher_is_better: Which way is a loss.
+
+    Returns:
+        By the paired t; by the swap test where one of a pair has none. Its centres are
+        of the pairs that have both, so that no side looks better for its survivors.
     """
     sign = -1.0 if higher_is_better else 1.0
     before, after = np.asarray(base), np.asarray(new)
@@ -158,6 +173,7 @@ def metric_finding(
         loss = sign * (after - before) - margin * np.abs(before)
         found = _paired(loss, 0.0)
         shown = _paired(after - before, 0.0)
+        gain = _paired(sign * (before - after) - margin * np.abs(before), 0.0)
         return Finding(
             method="pairs",
             base=_mean(before),
@@ -167,12 +183,15 @@ def metric_finding(
             high=shown.high,
             p=found.p,
             within=found.within,
+            better=gain.low is not None and gain.low > _ROUNDING,
             pairs=before.size,
             error=found.error,
             degrees=found.degrees,
             allowed=margin * (_mean(np.abs(before)) or 0.0),
             is_ratio=False,
         )
+    in_base, in_new = np.isfinite(before), np.isfinite(after)
+    shared = in_base & in_new
     costs = [sign * value if math.isfinite(value) else math.inf for value in after]
     bar = [
         sign * value + margin * abs(value) if math.isfinite(value) else math.inf
@@ -181,14 +200,16 @@ def metric_finding(
     ours, theirs = _rounded(costs), _rounded(bar)
     return Finding(
         method="swaps",
-        base=_mean(before[np.isfinite(before)]),
-        new=_mean(after[np.isfinite(after)]),
+        base=_mean(before[shared]),
+        new=_mean(after[shared]),
         estimate=None,
         low=None,
         high=None,
         p=swap_test(ours, theirs, "greater"),
         within=swap_test(ours, theirs, "less") <= GATE_LEVEL,
-        pairs=before.size,
+        pairs=int(shared.sum()),
+        base_only=int((in_base & ~in_new).sum()),
+        new_only=int((in_new & ~in_base).sum()),
         is_ratio=False,
     )
 
@@ -251,6 +272,7 @@ def _in_ratios(
         high=_exp(found.high),
         p=found.p,
         within=found.within,
+        better=found.high is not None and found.high < -found.allowed - _ROUNDING,
         pairs=pairs,
         error=found.error,
         degrees=found.degrees,
@@ -276,6 +298,7 @@ def _swapped(base: Sequence[float], new: Sequence[float], margin: float) -> Find
         high=None if unbounded else high,
         p=p,
         within=high <= (1 + margin) * (1 + _ROUNDING),
+        better=high < (1 - _ROUNDING) / (1 + margin),
         pairs=len(base),
     )
 

@@ -47,6 +47,12 @@ class Run:
     Args:
         name: What sentences call it, such as `base` or `new 2`.
         results: What it left.
+
+    Attributes:
+        entries: The rows of `results.entries`, by label.
+        trials: The trials, by label and seed.
+        measured: What no two measurements share: of each trial its id, its seconds to
+            the last bit, and when it was recorded.
     """
 
     def __init__(self, name: str, results: Results) -> None:
@@ -55,6 +61,7 @@ class Run:
             entry["schedule"]: entry for entry in results.entries.iter_rows(named=True)
         }
         self.trials: dict[str, dict[int, Seen]] = {label: {} for label in self.entries}
+        self.measured: set[tuple[str, float, str]] = set()
         ends = (
             results.rows.sort("position")
             .group_by("trial")
@@ -69,6 +76,10 @@ class Run:
                 train_seconds=end["train_seconds"],
                 metadata=results.metadata.get(end["trial"], {}),
             )
+            if end["train_seconds"]:
+                there = results.metadata.get(end["trial"], {}).get("environment", {})
+                at = str(there.get("recorded_at"))
+                self.measured.add((end["trial"], end["train_seconds"], at))
         self._passed = {
             (row["schedule"], row["target"], row["seed"]): row
             for row in passages(results)
@@ -215,15 +226,14 @@ class Pairing:
             if all(key in run.targets(self.label) for run in self.runs)
         ]
 
-    def higher_is_better(self) -> bool | None:
-        """Which way the metric is better, as its targets say; None if they do not."""
-        directions = {
+    def metric_directions(self) -> set[str]:
+        """Which way the metric is better, `>=` or `<=`, by the targets on it."""
+        return {
             direction
             for run in self.runs
             for column, direction, _ in run.targets(self.label)
             if column == "metric"
         }
-        return directions == {">="} if len(directions) == 1 else None
 
 
 def _finite(value: float | None) -> float:
