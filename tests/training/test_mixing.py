@@ -5,20 +5,26 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from batchramp.training.mixing import SAMPLES, check_not_mixed
-from batchramp.workloads import Split, Workload, cross_entropy
+from batchramp.training.mixing import check_not_mixed
+from batchramp.workloads import Split, Workload, accuracy, cross_entropy
 
-MIXES = r"'w' must not mix the samples of a batch, .* the first 8 training samples have"
+MIXES = (
+    r"loss of workload 'w' must not mix the samples of a batch, .* 8 training samples"
+)
 
 
-def check(model, loss=cross_entropy, samples=30):
+def check(model, loss=cross_entropy, samples=30, metric=accuracy):
     generator = torch.Generator().manual_seed(4)
     inputs = torch.randn(samples, 6, generator=generator)
     train = Split(inputs, torch.randint(3, (samples,), generator=generator))
     workload = Workload(
-        name="w", load=lambda folder, seed: None, model=lambda: model, loss=loss
+        name="w",
+        load=lambda folder, seed: None,
+        model=lambda: model,
+        loss=loss,
+        metric=metric,
     )
-    check_not_mixed(model.train(), workload, train)
+    check_not_mixed(model.train(), workload, train, train)
 
 
 def network(*between):
@@ -82,4 +88,32 @@ def test_what_wants_other_batches_is_not_looked_at():
             return super().forward(inputs.unflatten(0, (5, -1)).flatten(0, 1))
 
     check(Five(6, 3))
-    check(network(Normalized(True)), samples=SAMPLES - 1)
+    check(network(Normalized(True)), samples=1)
+
+
+def test_few_samples_are_looked_at_too():
+    with pytest.raises(ValueError, match=r"must not mix .* 5 training samples"):
+        check(network(Normalized(True)), samples=5)
+
+
+def broadcast(outputs, targets):
+    """(batch, 1) against (batch,) is (batch, batch): each sample meets every target."""
+    return ((outputs[:, :1] - targets) ** 2).mean(1)
+
+
+@pytest.mark.parametrize("order", ["drawn", "sorted", "alternating", "rare"])
+def test_outputs_that_meet_every_target_are_found_whatever_their_order(order):
+    targets = {
+        "drawn": torch.randint(2, (40,), generator=torch.Generator().manual_seed(1)),
+        "sorted": torch.arange(40) // 20,
+        "alternating": torch.arange(40) % 2,
+        "rare": (torch.arange(40) == 17).long(),
+    }[order]
+    split = Split(torch.randn(40, 6), targets)
+    given = {"name": "w", "load": lambda folder, seed: None, "model": network}
+    with pytest.raises(ValueError, match=r"loss of workload 'w' must not mix"):
+        check_not_mixed(network(), Workload(**given, loss=broadcast), split, split)
+    with pytest.raises(ValueError, match=r"metric of workload 'w' must not mix"):
+        check_not_mixed(network(), Workload(**given, metric=broadcast), split, split)
+    right = Workload(**given, loss=lambda o, t: (o[:, 0] - t) ** 2)
+    check_not_mixed(network(), right, split, split)

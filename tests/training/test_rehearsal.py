@@ -340,6 +340,8 @@ def test_whatever_user_code_raises_is_told_alike():
     assert "Fatal: gone (test_rehearsal.py:" in told(replace(GOOD, loss=loss))
 
 
+@pytest.mark.filterwarnings("ignore:.*jit.script. is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
 def test_a_model_that_no_copy_can_be_trained_of_is_named():
     scripted = replace(GOOD, model=lambda: torch.jit.script(network()))
     assert "that the loss reaches, also in a copy of the model" in told(scripted)

@@ -97,7 +97,7 @@ def make_start(trial: Trial, data: Data) -> Start:
         _look(model, trial.workload, "test", data.test)
     _check_no_new_parameter(model, known, trial.workload)
     check_repeats(trial.workload, data)
-    check_not_mixed(model, trial.workload, data.train)
+    check_not_mixed(model, trial.workload, data.train, data.test)
     return Start(
         data=data,
         batches=Batches(
