@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import joblib
-
 
 def default_threads(jobs: int) -> int:
     """Return the threads of each of `jobs` trials at a time, at least 1.
@@ -17,6 +15,8 @@ def default_threads(jobs: int) -> int:
     Raises:
         ValueError: `OMP_NUM_THREADS` is no whole number of at least 1.
     """
+    import joblib  # a quarter of a second, for suites that do not say
+
     available: int = joblib.cpu_count()
     named = os.environ.get("OMP_NUM_THREADS", "").strip()
     if named:

@@ -7,6 +7,8 @@ import inspect
 import torch
 from torch import nn
 
+from batchramp.values import shown
+
 
 def check_tensor(name: str, value: object) -> None:
     """Refuse what is no dense tensor of samples.
@@ -52,7 +54,7 @@ def check_function(name: str, value: object, arguments: tuple[str, ...]) -> None
     """
     form = f"a function of ({', '.join(arguments)})"
     if not callable(value):
-        raise ValueError(f"{name} must be {form}, got {value!r}")
+        raise ValueError(f"{name} must be {form}, got {shown(value)}")
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):  # some of those written in C show none
@@ -126,7 +128,7 @@ def check_texts(name: str, value: object) -> None:
     texts = isinstance(value, tuple | list) and all(isinstance(v, str) for v in value)
     if not texts:
         raise ValueError(
-            f"{name} must be a tuple of texts such as 'metric >= 0.9', got {value!r}"
+            f"{name} must be a tuple of texts such as 'metric >= 0.9', got {shown(value)}"
         )
 
 
