@@ -186,7 +186,7 @@ GOOD = {"target": "metric >= 0.5", "epochs": 1, "seeds": 1}
     ({"threads": 2.5}, "threads must be of type int"),
     ({"weight_decay": "x"}, r"panel\\[0\\].weight_decay must be of type float"),
     ({"thread": 1}, "unknown option 'thread'.*threads"),
-    ({"data": "none"}, "data directory none must exist"),
+    ({"data": "none"}, "data directory .*none must exist"),
     ({"device": "gpu"}, "unknown device 'gpu'"),
     ({"device": 3}, "device must be of type str, got 3"),
     ({"workload": 3}, "workload must be of type str, got 3"),
