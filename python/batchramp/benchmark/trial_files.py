@@ -162,14 +162,19 @@ def checksum(frame: pl.DataFrame, metadata: Mapping[str, Any]) -> str:
     wrote the Parquet file, and however it was compressed.
     """
     digest = hashlib.sha256(canonical(metadata))
-    for column in frame:
-        digest.update(f"\n{column.name} {column.dtype} {len(column)}\n".encode())
-        digest.update(column.is_null().to_numpy().astype(np.uint8).tobytes())
-        if column.dtype == pl.String:
-            for text in column.fill_null(""):
+    # All columns at once: a call for each takes ten times as long.
+    nulls = frame.select(pl.all().is_null())
+    filled = frame.select(
+        pl.col(pl.String).fill_null(""), pl.exclude(pl.String).fill_null(0)
+    )
+    for name, dtype in frame.schema.items():
+        digest.update(f"\n{name} {dtype} {frame.height}\n".encode())
+        digest.update(nulls[name].to_numpy().astype(np.uint8).tobytes())
+        if dtype == pl.String:
+            for text in filled[name].to_list():
                 digest.update(f"{len(text)} {text}".encode())
         else:
-            values = column.fill_null(0).to_numpy()
+            values = filled[name].to_numpy()
             digest.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
 
