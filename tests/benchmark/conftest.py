@@ -194,3 +194,26 @@ def run_of():
 @pytest.fixture(scope="session")
 def trial():
     return metric_trial
+
+
+LOOKS = (2, 3, 4, 2, 3, 4, 4, 3)
+
+
+@pytest.fixture
+def side(run_of, trial):
+    """A run of schedule `a` whose trials pass at the given looks; ids by `name`."""
+
+    def build(name, looks=LOOKS, *, pace=0.5, workload="digits", **schedule):
+        paces = pace if isinstance(pace, list) else [pace] * len(looks)
+        trials = [
+            trial(look, id=f"{name}-{seed}", pace=paces[seed] * (1 + 0.01 * seed))
+            for seed, look in enumerate(looks)
+        ]
+        outer = {
+            key: schedule.pop(key)
+            for key in ("identity", "environment", "targets")
+            if key in schedule
+        }
+        return run_of({"a": {"trials": trials, **schedule}}, workload=workload, **outer)
+
+    return build

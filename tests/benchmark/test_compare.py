@@ -1,20 +1,19 @@
+"""What a comparison says of each row, and by which code it ends."""
+
 import math
-from dataclasses import replace
 
 import numpy as np
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import batchramp
-from batchramp.benchmark.compare import compare, read_side
+from batchramp.benchmark.compare import compare
 from batchramp.benchmark.comparison import QUANTITIES, Comparison, Note
 from batchramp.benchmark.comparison_rows import ONE_RUN
 from batchramp.benchmark.statistics import holm
-from batchramp.benchmark.suite import parse_suite
 
 INF = math.inf
+
 LOOKS = [2, 3, 4, 2, 3, 4, 4, 3]
 
 
@@ -24,26 +23,6 @@ def rows_of(comparison, schedule="a"):
 
 def texts(comparison, code):
     return [note.text for note in comparison.notes if note.code == code]
-
-
-@pytest.fixture
-def side(run_of, trial):
-    """A run of schedule `a` whose trials pass at the given looks; ids by `name`."""
-
-    def build(name, looks=LOOKS, *, pace=0.5, workload="digits", **schedule):
-        paces = pace if isinstance(pace, list) else [pace] * len(looks)
-        trials = [
-            trial(look, id=f"{name}-{seed}", pace=paces[seed] * (1 + 0.01 * seed))
-            for seed, look in enumerate(looks)
-        ]
-        outer = {
-            key: schedule.pop(key)
-            for key in ("identity", "environment", "targets")
-            if key in schedule
-        }
-        return run_of({"a": {"trials": trials, **schedule}}, workload=workload, **outer)
-
-    return build
 
 
 def test_equal_learning_is_equal_whatever_the_ids(side):
@@ -196,223 +175,6 @@ def test_targets_that_nobody_reached_decide_nothing(side):
     assert texts(comparison, 0) == ["a: metric >= 0.9 was reached on neither side"]
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "told"),
-    [
-        ("workload", "cifar10", "workload is digits in base, cifar10 in new"),
-        ("workload_asked", "net", "workload_asked is digits in base, net in new"),
-        ("schedule", "other", "schedule is constant in base, other in new"),
-        ("schedule_asked", "own", "schedule_asked is constant in base, own in new"),
-        ("set", {"lr": 0.2}, "set.lr is 0.1 in base, 0.2 in new"),
-        (
-            "parameters",
-            {"lr": 0.1, "batch_size": 20},
-            "parameters.batch_size is 10 in base, 20 in new",
-        ),
-        ("data", "f" * 64, "data is digest of 0 in base, ffffffffffff in new"),
-        ("epochs", "7", "epochs is 6 in base, 7 in new"),
-        ("boundary", "wrap", "boundary is keep in base, wrap in new"),
-        ("cadence", "1/2", "cadence is 1 in base, 1/2 in new"),
-        ("weight_decay", 0.1, "weight_decay is 0.0 in base, 0.1 in new"),
-        ("nesterov", True, "nesterov is false in base, true in new"),
-        ("micro_batch", 8, "micro_batch is null in base, 8 in new"),
-    ],
-)
-def test_another_question_is_not_compared(side, key, value, told):
-    # Slower throughout, and with another plan: none of it may be told as a loss.
-    slower = [look + 1 for look in LOOKS]
-    new = side("y", slower, planned_updates=90, identity={key: value})
-    comparison = compare(side("x"), new)
-    assert comparison.exit_code == 3
-    assert {row.verdict for row in comparison.rows} == {"undecided"}
-    assert {row.pairs for row in comparison.rows} == {0}
-    (note,) = texts(comparison, 3)
-    assert note.startswith(told)
-
-
-def test_a_seed_of_other_data_drops_its_pair(run_of, trial):
-    trials = [trial(look) for look in LOOKS]
-    base = run_of({"a": {"trials": trials}})
-    trials[2] = trial(6, identity={"data": "another"})
-    comparison = compare(base, run_of({"a": {"trials": trials}}))
-    row = rows_of(comparison)["updates"]
-    assert (row.verdict, row.pairs, row.seeds) == ("equal", 7, 8)
-    assert texts(comparison, 3) == [
-        "data is digest of 2 in base, another in new (seed 2)"
-    ]
-    assert comparison.exit_code == 3
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("torch", "2.14.0"),
-        ("cpu_capability", "AVX512"),
-        ("workload_sources", {"net": "a" * 64}),
-        ("schedule_sources", {"": "a" * 64}),
-        ("extra_sources", {"more.py": "a" * 64}),
-        ("batchramp", "other"),
-        ("optimizer", "another sgd"),
-        ("torch_settings", {"tf32": True}),
-        ("measures", {"full_train_loss": "1", "variance": "1"}),
-        ("what_comes_later", 1),
-    ],
-)
-def test_other_code_is_said_and_learning_compared(side, key, value):
-    comparison = compare(side("x"), side("y", identity={key: value}))
-    assert comparison.exit_code == 0
-    (note,) = texts(comparison, 0)
-    assert note.startswith(key)
-    slower = side("y", [look + 1 for look in LOOKS], identity={key: value})
-    assert compare(side("x"), slower).exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"identity": {"threads": 1}}, "threads"),
-        ({"identity": {"device": "H100"}}, "device"),
-        ({"environment": {"jobs": "2"}}, "jobs"),
-        ({"environment": {"cpu": "another"}}, "cpu"),
-        ({"environment": {"cores": "64", "cpu": "another"}}, "cpu, cores"),
-    ],
-)
-def test_another_clock_leaves_learning_only(side, change, told):
-    new = side("y", pace=5.0, **change)
-    comparison = compare(side("x"), new)
-    rows = rows_of(comparison)
-    for name in ("train_seconds", "total_train_seconds"):
-        assert (rows[name].verdict, rows[name].low) == ("undecided", None)
-        assert rows[name].note == f"not compared: other {told}"
-    assert rows["updates"].verdict == rows["metric"].verdict == "equal"
-    assert comparison.exit_code == 3
-    assert compare(side("x"), new, only=["updates", "metric"]).exit_code == 0
-
-
-def test_seconds_are_not_compared_where_one_trial_ran_elsewhere(run_of, trial):
-    trials = [trial(look) for look in LOOKS]
-    base = run_of({"a": {"trials": trials}})
-    trials[3] = trial(2, environment={"jobs": "2"})
-    row = rows_of(compare(base, run_of({"a": {"trials": trials}})))["train_seconds"]
-    assert (row.verdict, row.note) == ("undecided", "not compared: other jobs")
-
-
-def test_a_target_on_a_loss_that_was_measured_elsewhere_is_not_compared(run_of):
-    losses = [1.0, 0.5, 0.1, 0.1, 0.1]
-    trials = [{"metric": [0.95] * 5, "loss": losses} for _ in LOOKS]
-    targets = ["full_train_loss <= 0.2"]
-    base = run_of({"a": {"trials": trials}}, targets=targets)
-    other = {"measures": {"full_train_loss": "2"}}
-    new = run_of({"a": {"trials": trials}}, targets=targets, identity=other)
-    comparison = compare(base, new)
-    row = rows_of(comparison)["updates"]
-    assert row.note == "no pair: full_train_loss was measured at other looks"
-    assert (row.verdict, comparison.exit_code) == ("undecided", 3)
-    assert rows_of(comparison)["metric"].verdict == "equal"
-    same = compare(base, run_of({"a": {"trials": trials}}, targets=targets))
-    assert rows_of(same)["updates"].verdict == "equal"
-
-
-def test_a_crash_fails_the_gate_and_drops_its_pair(run_of, trial):
-    trials = [trial(look) for look in LOOKS]
-    base = run_of({"a": {"trials": trials}})
-    trials[3] = {**trials[3], "status": "failed", "error": "KeyError: 'x' (w.py:2)"}
-    trials[5] = {**trials[5], "status": "failed", "error": "KeyError: 'y' (w.py:2)"}
-    comparison = compare(base, run_of({"a": {"trials": trials}}))
-    assert comparison.exit_code == 1
-    assert texts(comparison, 1) == [
-        "a: 2 of 8 trials failed in new (seeds 3 and 5): KeyError: 'x' (w.py:2), "
-        "and 1 other errors"
-    ]
-    row = rows_of(comparison)["updates"]
-    assert (row.verdict, row.pairs, row.seeds) == ("equal", 6, 8)
-    # In the base alone it is said, and only its pair is missing.
-    back = compare(run_of({"a": {"trials": trials}}), base)
-    assert back.exit_code == 0
-    assert texts(back, 0)[0].startswith("a: 2 of 8 trials failed in base")
-
-
-def test_a_crash_wins_over_what_cannot_be_told(run_of, trial):
-    base = run_of({"a": {"trials": [trial(2)] * 8}, "b": {"trials": [trial(2)] * 8}})
-    crashed = {"trials": [trial(2, status="failed", error="boom")] * 8}
-    comparison = compare(base, run_of({"a": crashed}))
-    assert comparison.exit_code == 1
-    assert texts(comparison, 3)[0] == "b: not in new"
-    assert rows_of(comparison)["updates"].note == "no pair"
-    only_new = run_of({"a": {"trials": [trial(2)] * 8}, "c": crashed})
-    assert compare(run_of({"a": {"trials": [trial(2)] * 8}}), only_new).exit_code == 1
-
-
-def test_seeds_that_were_not_run_are_named(run_of, trial):
-    trials = [trial(look) for look in LOOKS]
-    base = run_of({"a": {"trials": trials}})
-    fewer = compare(base, run_of({"a": {"trials": trials[:5]}}))
-    assert fewer.exit_code == 3
-    assert texts(fewer, 3) == ["a: seeds 5, 6 and 7 not in new"]
-    assert rows_of(fewer)["updates"].pairs == 5
-    unfinished = run_of({"a": {"trials": trials, "seeds": 12}})
-    told = compare(base, unfinished)
-    assert texts(told, 3) == ["a: 4 of 12 seeds not run in new"]
-    # A base that was asked for fewer is whole.
-    back = compare(run_of({"a": {"trials": trials[:5]}}), base)
-    assert back.exit_code == 0
-    assert texts(back, 0) == ["a: seeds 5, 6 and 7 not in base"]
-
-
-def test_an_interrupted_base_decides_nothing(run_of, trial):
-    trials = [trial(2) for _ in range(12)]
-    whole = run_of({"a": {"trials": trials}})
-    stopped = run_of({"a": {"trials": trials[:5], "seeds": 12}})
-    comparison = compare(stopped, whole)
-    assert comparison.exit_code == 3
-    assert texts(comparison, 3) == ["a: seeds 5, 6, 7, 8, 9, 10 and 11 not in base"]
-    part = compare(stopped, run_of({"a": {"trials": trials[:8]}}))
-    assert texts(part, 3) == [
-        "a: seeds 5, 6 and 7 not in base",
-        "a: 7 of 12 seeds not run in base",
-    ]
-    # Neither side got to them, and nothing else differs.
-    both = compare(stopped, stopped)
-    assert both.exit_code == 3
-
-
-def test_a_run_without_a_trial_has_no_pair(run_of, trial):
-    base = run_of({"a": {"trials": [trial(look) for look in LOOKS]}})
-    nothing = run_of({"a": {"trials": [], "seeds": 8}})
-    comparison = compare(base, nothing)
-    assert (comparison.exit_code, rows_of(comparison)["updates"].note) == (3, "no pair")
-
-
-def test_a_schedule_that_is_gone_is_named(run_of, trial):
-    entry = {"trials": [trial(look) for look in LOOKS]}
-    both, one = run_of({"a": entry, "b": entry}), run_of({"a": entry})
-    gone = compare(both, one)
-    assert (gone.exit_code, texts(gone, 3)) == (3, ["b: not in new"])
-    assert {row.schedule for row in gone.rows} == {"a"}
-    added = compare(one, both)
-    assert (added.exit_code, texts(added, 0)) == (0, ["b: not in base"])
-    nothing = compare(one, run_of({"b": entry}))
-    assert nothing.exit_code == 3
-    assert texts(nothing, 3) == [
-        "a: not in new",
-        "there is no schedule that all runs have",
-    ]
-
-
-def test_a_target_that_is_gone_is_named(side):
-    base = side("x", targets=["metric >= 0.9", "metric >= 0.5"])
-    same = compare(base, side("y", targets=["metric >= 0.50", "metric >= 0.900"]))
-    assert same.exit_code == 0
-    assert len([row for row in same.rows if row.quantity == "updates"]) == 2
-    easier = compare(base, side("y", targets=["metric >= 0.5", "metric >= 0.7"]))
-    assert easier.exit_code == 3
-    assert texts(easier, 3) == ["a: target metric >= 0.9 not in new"]
-    assert texts(easier, 0) == ["a: target metric >= 0.7 not in base"]
-    assert compare(base, side("y"), only=["metric"]).exit_code == 0
-    other = compare(side("x"), side("y", targets=["metric >= 0.7"]), only=["updates"])
-    assert "a: nothing to look at, as the sides share no target" in texts(other, 3)
-
-
 def test_a_metric_is_judged_the_way_its_targets_say(run_of):
     def build(values, target="metric >= 0.5"):
         trials = [{"metric": [0.6, 0.7, 0.7, value]} for value in values]
@@ -467,99 +229,6 @@ def test_a_diverged_trial_has_no_metric_and_no_end(run_of, trial):
     assert compare(silent, silent).exit_code == 3
 
 
-def test_several_runs_a_side_make_the_run_the_unit(side):
-    generator = np.random.default_rng(4)
-
-    def runs(name, pace, count=3):
-        return [
-            side(f"{name}{k}", pace=pace * math.exp(0.02 * generator.standard_normal()))
-            for k in range(count)
-        ]
-
-    slower = compare(runs("x", 0.5), runs("y", 0.8, 4))
-    row = rows_of(slower)["train_seconds"]
-    assert (row.verdict, row.note) == ("slower", "")
-    assert row.low < 1.6 < row.high
-    assert (slower.base_runs, slower.new_runs) == (3, 4)
-    assert rows_of(slower)["updates"].verdict == "equal"
-    assert compare(runs("x", 0.5), runs("y", 0.5)).exit_code == 0
-
-
-def test_the_runs_of_a_side_must_repeat_their_learning(side):
-    other = [3, *LOOKS[1:]]
-    base = [side("x"), side("y", other), side("z")]
-    comparison = compare(base, [side(name) for name in "uvw"])
-    row = rows_of(comparison)["updates"]
-    assert row.verdict == "undecided"
-    assert row.note == "the runs of base differ on 1 of 8 seeds"
-    assert comparison.exit_code == 3
-    asked = [side("x"), side("y", identity={"cadence": "2"}), side("z")]
-    told = compare(asked, [side(name) for name in "uvw"])
-    assert texts(told, 3) == ["cadence is 1 in base, 2 in base 2"]
-    newer = [side(name, identity={"torch": "2.16.0"}) for name in "uvw"]
-    told = compare([side(name) for name in "xyz"], newer)
-    assert texts(told, 0) == ["torch is 2.15.0 in base, 2.16.0 in new, new 2 and new 3"]
-
-
-def test_a_target_reached_in_some_runs_has_no_mean_of_seconds(side):
-    partly = [side("u"), side("v"), side("w", [*LOOKS[:7], None])]
-    row = rows_of(compare([side(name) for name in "xyz"], partly))["train_seconds"]
-    assert row.verdict == "undecided"
-    assert row.note == "1 of 8 seeds: reached in some runs only"
-    assert (row.base_reached, row.base_trials) == (24, 24)
-    assert (row.new_reached, row.new_trials) == (23, 24)
-
-
-def test_a_trial_that_diverged_in_some_runs_has_no_mean_of_seconds(run_of, trial):
-    def build(name, diverged=()):
-        trials = [
-            trial(
-                look,
-                id=f"{name}-{seed}",
-                status="diverged" if seed in diverged else "finished",
-            )
-            for seed, look in enumerate(LOOKS)
-        ]
-        return run_of({"a": {"trials": trials}})
-
-    base = [build(name) for name in "xyz"]
-    comparison = compare(base, [build("u"), build("v"), build("w", [2])])
-    row = rows_of(comparison)["total_train_seconds"]
-    assert row.note == "1 of 8 seeds: diverged in some runs only"
-    assert row.verdict == "undecided"
-    gone = [build(name, range(8)) for name in "uvw"]
-    row = rows_of(compare(gone, [build(name, range(8)) for name in "rst"]))
-    assert row["total_train_seconds"].note == "diverged on both sides"
-
-
-def copied(results):
-    """The results, as a copy of their folder would be read."""
-    return replace(results, rows=results.rows.clone())
-
-
-def test_a_copy_of_a_run_is_no_run_of_its_own(side):
-    runs = [side(name) for name in "uvwxyz"]
-    told = r"runs must be measured by themselves, got base 2 and base 3 with 8 of 8"
-    with pytest.raises(ValueError, match=told):
-        compare([runs[0], runs[1], copied(runs[1])], runs[3:])
-    with pytest.raises(ValueError, match="got base and new 3 with 8 of 8 trials equal"):
-        compare(runs[:3], [*runs[3:5], copied(runs[0])])
-    with pytest.raises(ValueError, match="got base and base 2"):
-        compare([runs[0]] * 3, runs[3:])
-    # A folder that was copied half way, and went on by itself.
-    shared, own = runs[1].rows, runs[0].rows
-    parts = [shared.filter(pl.col("seed") < 2), own.filter(pl.col("seed") >= 2)]
-    mixed = replace(
-        runs[0],
-        rows=pl.concat(parts),
-        metadata={**runs[0].metadata, **runs[1].metadata},
-    )
-    with pytest.raises(ValueError, match="got base and base 2 with 2 of 8 trials"):
-        compare([mixed, *runs[1:3]], runs[3:])
-    assert compare(runs[0], copied(runs[0])).exit_code == 0
-    assert compare(runs[:3], runs[3:]).exit_code == 0
-
-
 def test_a_metric_that_one_side_lacks_is_compared_on_the_pairs_that_have_it(run_of):
     def build(values):
         trials = [
@@ -600,38 +269,6 @@ def test_pairs_and_values_are_of_the_same_trials(side):
     row = rows_of(compare(side("x"), side("y", LOOKS[:5])))["updates"]
     assert (row.pairs, row.base_reached, row.base_trials) == (5, 5, 5)
     assert row.base == pytest.approx(10 * math.exp(np.log(LOOKS[:5]).mean()))
-
-
-def test_of_several_runs_a_row_is_of_all_and_names_what_one_lost(side):
-    base = [side(name) for name in "xyz"]
-    new = [side("u"), side("v", LOOKS[:5]), side("w")]
-    row = rows_of(compare(base, new))["updates"]
-    assert (row.verdict, row.pairs, row.seeds) == ("equal", 5, 8)
-    assert (row.base_trials, row.new_trials) == (15, 15)
-    assert row.note == "new 2 has 5 of 8 seeds"
-    # Runs that differ: the column is their mean, not the first one's.
-    other = [side("u", [2] * 8), side("v", [4] * 8), side("w", [4] * 8)]
-    row = rows_of(compare(base, other))["updates"]
-    assert row.new == pytest.approx((20 * 40 * 40) ** (1 / 3))
-    assert row.note == "the runs of new differ on 8 of 8 seeds"
-
-
-def test_trials_of_one_identity_that_do_not_repeat_are_named(run_of, trial):
-    trials = [trial(look) for look in LOOKS]
-    base = run_of({"a": {"trials": trials}})
-    trials[2] = {**trials[2], "metric": [0.1, 0.1, 0.1, 0.95, 0.95, 0.95, 0.94]}
-    comparison = compare(base, run_of({"a": {"trials": trials}}), only=["metric"])
-    assert texts(comparison, 0) == ["a: seed 2: another metric from the same identity"]
-    other = run_of({"a": {"trials": trials}}, identity={"torch": "2.14.0"})
-    (note,) = texts(compare(base, other), 0)
-    assert note.startswith("torch")
-
-
-def test_one_run_a_side_or_at_least_three(side):
-    runs = [side(name) for name in "uvwxyz"]
-    for base, new in ((runs[:2], runs[2:4]), (runs[:3], runs[3]), ([], runs[0])):
-        with pytest.raises(ValueError, match="one run a side, or at least 3 on each"):
-            compare(base, new)
 
 
 @pytest.mark.parametrize("margin", [-0.1, INF, math.nan])
@@ -693,79 +330,3 @@ def test_identical_code_with_noisy_seconds_seldom_fails(run_of, trial):
     for told in codes.values():
         assert told.count(1) <= 5
         assert set(told) <= {0, 1, 3}
-
-
-SUITE = """
-name = "gate"
-workload = "digits"
-epochs = 1
-cadence = 0.25
-seeds = 3
-threads = 1
-
-[[panel]]
-baseline = "a"
-targets = ["metric >= 0.5"]
-
-[[panel.entry]]
-label = "a"
-schedule = "constant-cosine"
-set = { lr = 0.5, batch_size = 32 }
-"""
-
-
-def test_real_runs_repeat_their_learning(tmp_path):
-    folders = [tmp_path / "base", tmp_path / "x, y"]
-    base, new = (batchramp.run(parse_suite(SUITE), out=folder) for folder in folders)
-    comparison = compare(base, new, only=["planned_updates", "updates", "metric"])
-    assert comparison.exit_code == 0
-    assert {row.verdict for row in comparison.rows} == {"equal"}
-    assert {row.pairs for row in comparison.rows} == {3}
-    assert [note.code for note in comparison.notes if note.code] == []
-    other = parse_suite(SUITE.replace("lr = 0.5", "lr = 0.4"))
-    changed = compare(base, batchramp.run(other, out=tmp_path / "other"))
-    assert changed.exit_code == 3
-    assert "set.lr is 0.5 in base, 0.4 in new" in texts(changed, 3)
-    # A folder's name may hold a comma; where there is none of that name, several do.
-    assert [read.rows.height for read in read_side(str(folders[1]))] == [
-        new.rows.height
-    ]
-    several = read_side(f"{folders[0]},{tmp_path / 'other'}")
-    assert [read.rows.height for read in several] == [base.rows.height] * 2
-    with pytest.raises(
-        ValueError, match=r"runs of a side must differ, got .*base twice"
-    ):
-        read_side(f"{folders[0]},{folders[0]}/")
-    with pytest.raises(ValueError, match="folders with commas between, got"):
-        read_side(f"{folders[0]},")
-
-
-WORKLOAD = """
-from torch import Generator, nn, randn
-from batchramp.workloads import Data, Split, Workload
-
-def load(data_dir, seed):
-    inputs = randn(300, 2, generator=Generator().manual_seed(seed % 2**63))
-    targets = (inputs.norm(dim=1) > 1.2).long()
-    return Data(Split(inputs[:200], targets[:200]), Split(inputs[200:], targets[200:]))
-
-def model():
-    return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
-
-own = Workload(name="own", load=load, model=model, targets=("metric >= 0.7",))
-"""
-
-
-def test_an_added_comment_changes_every_id_and_no_update(tmp_path):
-    (tmp_path / "suite.toml").write_text(SUITE.replace('"digits"', '"own.py:own"'))
-    sides = []
-    for name, comment in (("base", ""), ("new", "# a comment\n")):
-        (tmp_path / "own.py").write_text(comment + WORKLOAD)
-        sides.append(batchramp.run(tmp_path / "suite.toml", out=tmp_path / name))
-    assert not set(sides[0].metadata) & set(sides[1].metadata)
-    comparison = compare(*sides, only=["updates", "samples", "metric"])
-    assert {row.verdict for row in comparison.rows} == {"equal"}
-    assert comparison.exit_code == 0
-    assert any(
-        "workload_sources.the file itself" in text for text in texts(comparison, 0)
-    )
