@@ -81,11 +81,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[s
         if old == new or key in ("seed", "data"):
             continue
         if key.endswith("_sources"):
-            names = sorted(
-                n
-                for n in {*(old or {}), *(new or {})}
-                if (old or {}).get(n) != (new or {}).get(n)
-            )
+            before, now = dict(old or {}), dict(new or {})
+            names = sorted(n for n in before | now if before.get(n) != now.get(n))
             files = ", ".join(name or "the file itself" for name in names)
             yield f"the {key.removesuffix('_sources')}'s source ({files})"
         elif key == "batchramp":
