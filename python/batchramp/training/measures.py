@@ -51,9 +51,9 @@ def measure(
     """Return columns of a row, what `names` ask for and nothing else, and what failed.
 
     Everything is of the unaugmented training set, in evaluation mode, without weight
-    decay. Each measure begins the stream "look" anew and leaves the model's state as it was, so that
-    no column depends on what else is measured; to put the global generators back is the
-    caller's.
+    decay. Each measure begins the stream "look" anew and leaves the model's state as it
+    was, so that no column depends on what else is measured; to put the global
+    generators back is the caller's.
 
     Args:
         subject: What is measured.
