@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from batchramp.gradient_variance.coordinates import GradientVariance
+from batchramp.gradient_variance.sums import inner_products, squared_norms_of_rows
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,11 @@ class Stacked:
 
     def squared_norms(self) -> Tensor:
         """Returns their squared norms, shape (n,), float64."""
-        norms: Tensor = torch.linalg.vector_norm(self._rows, dim=1)
-        return norms.double().square()
+        return squared_norms_of_rows(self._rows)
 
     def inner_products(self, direction: Tensor) -> Tensor:
         """Returns their products with a tensor of the parameter's shape."""
-        return (self._rows @ direction.reshape(-1).to(self._rows)).double()
+        return inner_products(self._rows, direction)
 
     def moments(self) -> Moments:
         """Returns their mean and squared deviations per coordinate."""
@@ -122,8 +122,8 @@ class Outer:
 
     def inner_products(self, direction: Tensor) -> Tensor:
         """Returns their products with a tensor of the weight's shape."""
-        projected = self._deltas @ direction.to(self._deltas)
-        return (projected * self._inputs).sum(1).double()
+        deltas, inputs = self._double()
+        return (deltas @ direction.double()).mul_(inputs).sum(1)
 
     def moments(self) -> Moments:
         """Returns their mean and squared deviations per coordinate, in float64.

@@ -14,8 +14,8 @@ from batchramp.gradient_variance.statistics import (
     GradientStatistics,
     check_names,
     orthogonal_part,
-    squared_norm_on_device,
 )
+from batchramp.gradient_variance.sums import squared_norm_on_device
 from batchramp.values import whole
 
 Loss = Callable[[Tensor, Tensor], Tensor]

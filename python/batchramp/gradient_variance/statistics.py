@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from batchramp.gradient_variance.coordinates import MAX_COUNT, GradientVariance
+from batchramp.gradient_variance.sums import inner_product, squared_norm_on_device
 from batchramp.names import suggest
 from batchramp.values import number, shown, whole
 
@@ -30,8 +31,12 @@ STATISTICS = (
 class GradientStatistics:
     """Statistics of K gradients g_i and their mean g; None where not asked for.
 
-    Sums over parameters are in double precision, terms in the gradients' own (single
-    for half precision).
+    Squares and products are taken and added in double precision, which holds all those
+    of single precision. The mean, and with it |g|^2, and the variance are rounded to the
+    gradients' own precision (single for half): in single precision a trace from the
+    first two statistics has three right digits where the g_i deviate from g by a
+    hundredth of it, and none at 1e-5; a variance is 0 where they deviate by less than
+    1e-23, and infinite above 1e19. Gradients in double precision have neither limit.
 
     Attributes:
         count: Number of gradients, K.
@@ -97,12 +102,6 @@ def micro_batch_statistics(
     return sweep.statistics()
 
 
-def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
-    """Returns the sum of all elements' squares: shape (), float64, on the device."""
-    norms = torch.stack(torch._foreach_norm(list(tensors))).double()
-    return norms.square().sum()
-
-
 def check_names(names: Collection[str]) -> frozenset[str]:
     """Returns the names as a set.
 
@@ -121,7 +120,8 @@ def orthogonal_part(
     squared_norms: Tensor, inner_products: Tensor, squared_norm_of_mean: Tensor
 ) -> Tensor:
     """Returns what `GradientStatistics.orthogonal` is, from the g_i's own norms."""
-    along = inner_products.square() / squared_norm_of_mean
+    # Not by the square, which is beyond a double sooner.
+    along = inner_products * (inner_products / squared_norm_of_mean)
     along = along.where(squared_norm_of_mean != 0, torch.zeros_like(along))
     return (squared_norms - along).clamp(min=0)  # which leaves NaN as it is
 
@@ -170,7 +170,7 @@ class _Sweep:
             self._variance.update(parts)
 
     def _make_variance(self, parts: list[Tensor]) -> GradientVariance | _DeviceVariance:
-        if parts[0].device.type != "cpu":
+        if any(part.device.type != "cpu" for part in parts):
             return _DeviceVariance(parts)
         double = any(part.dtype == torch.float64 for part in parts)
         return GradientVariance(dtype="float64" if double else "float32")
@@ -184,7 +184,9 @@ class _Sweep:
         if self._wanted & {"squared_norm_of_mean", "orthogonal"}:
             squared_norm_of_mean = squared_norm_on_device(mean)
         if self._kept:
-            inner_products = torch.stack([_dot(kept, mean) for kept in self._kept])
+            inner_products = torch.stack(
+                [inner_product(kept, mean) for kept in self._kept]
+            )
         norms = torch.stack(self._norms) if self._norms else None
         if "orthogonal" in self._wanted:
             assert norms is not None
@@ -253,11 +255,3 @@ def _checked(part: Tensor) -> Tensor:
         part = part.detach()
     # Half precision would lose the sums; single is what its optimizers keep too.
     return part.float() if part.element_size() < 4 else part
-
-
-def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    dots = [
-        torch.dot(left.reshape(-1), right.reshape(-1))
-        for left, right in zip(one, other, strict=True)
-    ]
-    return torch.stack(dots).double().sum()
