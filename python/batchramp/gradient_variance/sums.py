@@ -48,16 +48,14 @@ def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
 
 def squared_norms_of_rows(rows: Tensor) -> Tensor:
     """Returns the squared norm of each row of (n, P): shape (n,), float64."""
-    if rows.device.type == "cpu" and rows.shape[1] >= _LONG:
+    length = rows.shape[1]
+    if rows.device.type == "cpu" and length >= _LONG:
         threads = torch.get_num_threads()
-        numbers = array("gradients", rows)
-        norms = [squared_norm([row], threads=threads) for row in numbers]
-        return torch.tensor(norms, dtype=torch.float64)
-    norms = [
-        torch.linalg.vector_norm(part, dim=1, dtype=torch.float64).square()
-        for part in torch.split(rows, max(1, _DEVICE_BLOCK // max(1, rows.shape[1])))
-    ]
-    return torch.cat(norms)
+        found = [squared_norm([r], threads=threads) for r in array("gradients", rows)]
+        return torch.tensor(found, dtype=torch.float64)
+    parts = torch.split(rows, max(1, _DEVICE_BLOCK // max(1, length)))
+    norms = [torch.linalg.vector_norm(p, dim=1, dtype=torch.float64) for p in parts]
+    return torch.cat(norms).square()
 
 
 def inner_products(rows: Tensor, direction: Tensor) -> Tensor:
