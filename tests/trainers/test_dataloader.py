@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +143,28 @@ def test_numpy_batches_suit_a_data_set_that_gathers():
     loader = DataLoader(Gathers(), batch_sampler=sampler, collate_fn=lambda got: got)
     got = [batch.tolist() for batch in loader]
     assert got == passes(VariableBatchSampler(20, 6), 1)[0]
+
+
+def train(trained, folder, workers):
+    """A loop of one's own: a state every fourth update and at a pass's end."""
+    sampler = trained.new_sampler()
+    saved, update, batches = Path(folder, "state.json"), 0, 0
+    if saved.exists():
+        update, state = json.loads(saved.read_text())
+        sampler.load_state_dict(state)
+        batches = state["batches_yielded"]
+    loader = loader_of(sampler, workers)
+    while update < trained.plan.updates:
+        for (batch,) in loader:
+            trained(update, batch.tolist())
+            update, batches = update + 1, batches + 1
+            if update % 4 == 0:
+                saved.write_text(json.dumps([update, sampler.state_at(batches)]))
+        saved.write_text(json.dumps([update, sampler.state_dict()]))
+        batches = 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
+def test_a_killed_loop_goes_on_from_its_last_state(workers, at, first, killed):
+    assert killed(train, workers, at=at) == first
