@@ -41,7 +41,7 @@ def test_trainers_find_what_they_look_for():
         batch_size=sampler.batch_size,
         drop_last=sampler.drop_last,
     )
-    assert rebuilt.batch_size == 12
+    assert rebuilt.batch_size == 6  # per process, as it was given
     assert [len(batch) for batch in rebuilt] == [6]
     with pytest.raises(ValueError, match="sampler must not be replaced"):
         sampler.sampler = RandomSampler(range(20))

@@ -107,13 +107,15 @@ def test_a_plan_gives_its_own_updates(boundary):
     assert sum(map(len, got)) == made.updates
     assert sampler.boundary == boundary
     assert sampler.state_dict()["schedule_id"] == made.fingerprint
-    assert len(sampler) == 0
+    assert len(sampler) == len(got[-1])
     for _ in range(2):
         with pytest.raises(ValueError, match=r"epoch must lie before 6,.* got 6"):
             next(iter(sampler))
     last = VariableBatchSampler(101, schedule=made)
     last.load_state_dict(sampler.state_dict())
-    assert list(last) == []
+    assert len(last) == len(got[-1])
+    with pytest.raises(ValueError, match=r"plan ends.* \(an iterator dropped"):
+        next(iter(last))
 
 
 def test_a_callable_is_not_asked_past_the_pass():

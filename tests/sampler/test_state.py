@@ -53,9 +53,10 @@ def test_a_resume_anywhere_equals_the_uninterrupted_rest(size_functions, data):
         sampler = new()
         sampler.load_state_dict(state)
         assert sampler.state_dict() == state
-    assert len(sampler) == len(whole)
-    rest = list(sampler)
-    assert drawn + rest == whole
+    if stop < len(whole):
+        assert len(sampler) == len(whole)
+        assert drawn + list(sampler) == whole
+    assert len(sampler) == len(after)
     assert list(sampler) == after
 
 
@@ -84,7 +85,7 @@ def test_sizes_set_by_hand_resume_too(data):
     stop = data.draw(st.integers(0, 9))
     sampler = VariableBatchSampler(20, 4, boundary=boundary)
     head = train(sampler, 0, stop)
-    again = VariableBatchSampler(20, 7, boundary=boundary)
+    again = VariableBatchSampler(20, 4, boundary=boundary)
     again.load_state_dict(through_json(sampler.state_dict()))
     assert head + train(again, stop, 9) == whole
 
@@ -119,7 +120,7 @@ def test_copies_go_on_alike(keywords):
         ({"seed": 1}, "seed must be 0"),
         ({"boundary": "drop"}, "boundary must be 'keep'"),
         ({"schedule_id": "x"}, "schedule_id must be None"),
-        ({"version": 2}, "version must be 1"),
+        ({"version": 3}, "version must be 1 or 2"),
         ({"epoch": -1}, "epoch must be at least 0"),
         ({"samples_consumed_global": 2.5}, "must be a whole number"),
         ({"batches_yielded": 2, "samples_consumed_global": 1}, "must be at least 2"),
@@ -131,7 +132,6 @@ def test_copies_go_on_alike(keywords):
         ({"batch_sizes": None}, "batch_sizes must be null where"),
         ({"batch_sizes": [[0, 99]]}, "batch_size must be between 1 and 20"),
         ({"batch_sizes": []}, "pairs of position and size"),
-        ({"more": 1}, "state must have the keys"),
     ],
 )
 def test_foreign_states_are_refused(changed, message):
@@ -173,7 +173,7 @@ def test_a_state_of_another_callable_is_refused():
     other = VariableBatchSampler(100, schedule=lambda position: 10)
     with pytest.raises(ValueError, match="a place that the schedule comes by"):
         other.load_state_dict(state)
-    with pytest.raises(ValueError, match="state must have the keys"):
-        other.load_state_dict({1: 2, **state})
+    with pytest.raises(ValueError, match=r"have the keys .* without seed"):
+        other.load_state_dict({key: state[key] for key in state if key != "seed"})
     with pytest.raises(ValueError, match="state's n must be a whole number"):
         other.load_state_dict(state | {"n": np.arange(3)})

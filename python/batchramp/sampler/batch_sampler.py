@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import BatchSampler, DistributedSampler, Sampler
 
 from batchramp._rust import Batches, Run, Runs, share
 from batchramp.sampler.outputs import Out, check_output, writable
@@ -30,7 +30,8 @@ from batchramp.sampler.state import (
     read_state,
     write_state,
 )
-from batchramp.sampler.trainers import refuse_drawing, refuse_epoch, refuse_split
+from batchramp.sampler.trainers import before_drawing, counter_asking, counter_of
+from batchramp.sampler.trainers.accelerate import refuse_split
 from batchramp.values import shown, whole
 
 
@@ -90,6 +91,9 @@ class VariableBatchSampler(BatchSampler):
     ) -> None:
         # BatchSampler.__init__ refuses batch_size=None and is skipped.
         source = adopt(sampler, order, seed, rank, world_size)
+        self._theirs = sampler if isinstance(sampler, DistributedSampler) else None
+        self._their_epoch = 0
+        self._processes = source.processes
         self._rank, self._world_size = check_ranks(source.rank, source.world_size)
         self._output = check_output(output)
         check_sizes(batch_size, schedule)
@@ -104,10 +108,11 @@ class VariableBatchSampler(BatchSampler):
         )
         budget: int | None = None
         self._schedule_id: str | None = None
+        self._made_with: int | None = None
         sizes: SizeRuns | CalledSizes
         if batch_size is not None:
-            size = whole("batch_size", batch_size) * source.processes
-            sizes = SizeRuns(self._batches, [(0, self._check_size(size))])
+            self._made_with = self._global_size(batch_size)
+            sizes = SizeRuns(self._batches, [(0, self._made_with)])
         elif planned is not None:
             check_plan(planned, source.num_samples)
             for _, size in planned.runs:
@@ -118,7 +123,6 @@ class VariableBatchSampler(BatchSampler):
         else:
             function = cast("Callable[[int], int]", schedule)
             sizes = CalledSizes(self._batches, function, self._check_size)
-        self._adjustable = batch_size is not None
         self._passes = Passes(
             self._batches, sizes, self._rank, self._world_size, budget
         )
@@ -133,11 +137,20 @@ class VariableBatchSampler(BatchSampler):
 
     def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
+        self._follow()
+        counter = before_drawing(self, self._passes)
+        if counter is not None:
+            self._passes.count_to(counter)
         self._passes.begin()
-        pass_index = self._passes.origin.pass_index
-        length_of = self._passes.length_of
-        refuse_drawing(self, self._rank, self._world_size, pass_index, length_of)
         yield from self._passes.runs(output)
+
+    def _follow(self) -> None:
+        """Goes to the epoch of the `DistributedSampler` handed over, where it was set."""
+        if self._theirs is not None and self._theirs.epoch != self._their_epoch:
+            self._their_epoch = self._theirs.epoch
+            self._passes.go_to(
+                check_epoch("epoch", self._their_epoch, self.num_samples)
+            )
 
     def batches_into(self, out: Out) -> Iterator[Out]:
         """Yields the same batches as `iter()`, written into a caller's memory.
@@ -195,27 +208,34 @@ class VariableBatchSampler(BatchSampler):
         """Batches that `iter()` yields in the current pass.
 
         That is the pass being drawn from (counted whole, after a load too), or, once
-        its last batch is drawn, the next one; 0 after a plan's last. Under `wrap` a
-        batch belongs to the pass that holds its first position.
+        its iterator is exhausted, the next one; a plan's last pass stays. Workers
+        exhaust it before the loop does: take `len(loader)` before the loop there. Under
+        `wrap` a batch belongs to the pass that holds its first position.
         """
-        return len(self._passes) * (self._world_size if self._rank is None else 1)
+        self._follow()
+        counter = counter_asking()
+        passes = self._passes
+        length = passes.length_counted(counter) if counter else len(passes)
+        return length * (self._world_size if self._rank is None else 1)
 
     @property  # type: ignore[override]  # torch's is always a number
     def batch_size(self) -> int | None:
-        """The global batch size if it is constant, None if a schedule varies it.
+        """The batch size if it is constant, None if a schedule varies it.
 
-        None too where shares are dealt out, which differ in length. Setting it fixes the
-        size from the next batch drawn on.
+        It is global, but per process beside a `DistributedSampler`, as in the
+        constructor. None too where shares are dealt out, which differ in length. Setting
+        it fixes the size from the next batch drawn on.
         """
         if self._rank is None and self._world_size > 1:
             size = None
-        elif self._adjustable:
+        elif self._made_with is not None:
             size = self._passes.sizes.size_at(self._passes.drawn)
         else:
             size = self._passes.sizes.constant
         if size is None:
             refuse_split()
-        return size
+            return None
+        return size // self._processes
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -251,7 +271,11 @@ class VariableBatchSampler(BatchSampler):
 
     @property
     def position(self) -> int:
-        """Position of the next batch drawn in this pass, tails skipped included."""
+        """Position of the next batch drawn, tails skipped included.
+
+        Not of the batch in hand: loaders draw ahead of what is trained. `settings` and
+        `weight` take that batch's number.
+        """
         return self._passes.cursor.position
 
     def set_epoch(self, epoch: int) -> None:
@@ -259,25 +283,29 @@ class VariableBatchSampler(BatchSampler):
 
         The rest of a pass that `load_state_dict` brought back is kept if it is of this
         very epoch. Under `wrap`, where a pass begins depends on the batches before it:
-        they are laid from position 0 at the sizes in force.
+        they are laid from position 0 at the sizes in force. A trainer that calls this by
+        a count of its own is obeyed where it says the pass due, or where nothing was
+        drawn, loaded or set by hand.
 
         Args:
             epoch: The pass, from 0.
 
         Raises:
-            ValueError: If it is not a whole number at or above 0, or if Accelerate's
-                loader says it and means another pass than the sampler's own.
+            ValueError: If it is not a whole number at or above 0, or if a trainer says
+                it by its own count and another pass is due.
         """
         pass_index = check_epoch("epoch", epoch, self.num_samples)
-        current = self._passes.cursor.pass_index
-        refuse_epoch(self, pass_index, current, drawn=self._passes.begun)
-        self._passes.go_to(pass_index)
+        counter = counter_of(self, self._passes, pass_index)
+        if counter is None:
+            self._passes.go_to(pass_index)
+        else:
+            self._passes.count_to(counter)
 
     def set_batch_size(self, size: int, at: int | None = None) -> None:
         """Sets the size of the batches that begin at or past a position.
 
         Args:
-            size: Global batch size.
+            size: The batch size, meant as the constructor's.
             at: First position at which it holds, until one set further on; None is the
                 next batch drawn, for good.
 
@@ -285,11 +313,11 @@ class VariableBatchSampler(BatchSampler):
             ValueError: If the position was drawn, if the size is out of range, or if
                 the sizes come from a schedule.
         """
-        if not self._adjustable:
+        if self._made_with is None:
             raise ValueError(
                 f"batch_size must not be set where a schedule decides it, got {shown(size)}"
             )
-        size = self._check_size(size)
+        size = self._global_size(size)
         drawn = self._passes.drawn
         position = drawn
         if at is not None:
@@ -328,9 +356,11 @@ class VariableBatchSampler(BatchSampler):
         """Returns a new JSON-able dict: the same on every rank, for any world size.
 
         `samples_consumed_global` is the offset in the pass `epoch`, tails that were
-        skipped included; `batches_yielded` counts that pass's global batches.
+        skipped included; `batches_yielded` counts that pass's global batches. A pass
+        whose last batch is drawn is the next one's beginning: `epoch` is the next, of
+        which no batch is yielded.
         """
-        return self._state(self._passes.cursor)
+        return self._state(self._passes.place)
 
     def state_at(self, batches: int) -> dict[str, Any]:
         """Returns the state after the first batches of the current pass.
@@ -353,36 +383,45 @@ class VariableBatchSampler(BatchSampler):
                 f"got {shown(batches)}"
             )
         position = self._passes.locate("batches", batches)
-        return self._state(Cursor(cursor.pass_index, position, batches, 0))
+        there = Cursor(cursor.pass_index, position, batches, 0)
+        return self._state(self._passes.normal(there))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state: the next `iter()` yields what was left of its pass.
 
-        It does so once, even if nothing was left. The sizes set by hand come back too.
+        It does so once; where nothing was left, it yields the next pass. The sizes set
+        by hand come back too.
 
         Args:
             state: What `state_dict` or `state_at` returned, on any number of ranks.
 
         Raises:
             ValueError: If it belongs to other samples, another order, seed, boundary
-                or schedule, or is not a state.
+                or schedule, to a sampler made with another `batch_size`, or is not a
+                state.
         """
-        cursor, runs = read_state(state, self.state_dict())
+        self._follow()  # what their epoch says later is said after the load
+        cursor, runs = read_state(state, self._state(self._passes.cursor))
         if cursor.slices and (
             self._rank is not None or cursor.slices >= self._world_size
         ):
             raise ValueError(
                 "state's slices_yielded must be 0 where the world size changed, "
-                f"got {cursor.slices}"
+                f"got {shown(cursor.slices)}"
             )
         passes, sizes = self._passes, self._passes.sizes
-        if not self._adjustable:
+        if self._made_with is None:
             start = passes.start_of(cursor.pass_index)
-            check_place(cursor, start, sizes, passes.end_of(cursor.pass_index))
+            end = passes.end_of(cursor.pass_index)
+            check_place(cursor, start, sizes, self.num_samples, end)
         if runs is not None:
             checked = [(at, self._check_size(size)) for at, size in runs]
             sizes = SizeRuns(self._batches, checked)
         passes.go_back(cursor, sizes)
+
+    def _global_size(self, size: int) -> int:
+        """The global size that a user means, checked."""
+        return self._check_size(whole("batch_size", size) * self._processes)
 
     def _check_size(self, size: int) -> int:
         """A global batch size, checked against the samples and the ranks."""
@@ -391,10 +430,12 @@ class VariableBatchSampler(BatchSampler):
     def _state(self, cursor: Cursor) -> dict[str, Any]:
         runs = None
         sizes = self._passes.sizes
-        if self._adjustable and isinstance(sizes, SizeRuns):
+        if self._made_with is not None and isinstance(sizes, SizeRuns):
             # The size in force, and those set for positions to come.
             runs = sizes.runs_from(cursor.position)
-        return write_state(cursor, self._batches, runs, self._schedule_id)
+        return write_state(
+            cursor, self._batches, None, self._made_with, runs, self._schedule_id
+        )
 
 
 def _new_tensor(length: int) -> Tensor:

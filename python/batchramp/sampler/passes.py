@@ -13,6 +13,7 @@ from batchramp.sampler.sizes import (
     position_after,
 )
 from batchramp.sampler.state import Cursor
+from batchramp.sampler.trainers import Counter
 from batchramp.values import shown
 
 
@@ -30,6 +31,8 @@ class Passes:
         sizes: Of the batches; replaced, never changed.
         origin: Where the current pass began, or the state that was loaded.
         begun: Whether an iterator has begun the current pass.
+        exhausted: Whether that iterator has been asked for more than the pass has.
+        told: Whether anything was drawn, loaded or set by hand.
     """
 
     def __init__(
@@ -42,10 +45,12 @@ class Passes:
     ) -> None:
         self.sizes = sizes
         self._batches = batches
-        self._rank = rank
-        self._world_size = world_size
+        self.rank = rank
+        self.world_size = world_size
         self._budget = budget
         self.begun = False
+        self.exhausted = False
+        self.told = False
         self.origin = Cursor(0, 0, 0, 0)
         self._base = self.origin
         self._run: Run | None = None
@@ -74,28 +79,68 @@ class Passes:
         start, size = self.sizes.batch_at(cursor.position)
         return position_after(self._batches, self.sizes.size_at, start, size)
 
+    @property
+    def current(self) -> int:
+        """The pass where the sampler stands."""
+        return self.cursor.pass_index
+
+    @property
+    def due(self) -> int:
+        """The pass that the next iterator begins, or goes on with after a load."""
+        return self.current + (self.begun and not self._again)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all batches of the current pass are drawn."""
+        return self.begun and not self._remaining(self.cursor)
+
+    @property
+    def place(self) -> Cursor:
+        """Where the sampler stands, a finished pass being the next one's beginning."""
+        cursor = self.cursor
+        if self._again and self.finished:
+            return self.start_of(cursor.pass_index)  # it is to be begun anew
+        return self.normal(cursor)
+
+    def normal(self, cursor: Cursor) -> Cursor:
+        """Returns a cursor, or the next pass's beginning where its pass is at its end."""
+        if cursor.batches and not cursor.slices and not self._remaining(cursor):
+            return self.start_after(cursor)
+        return cursor
+
     def __len__(self) -> int:
-        """Batches of the current pass, or of the next once all are drawn."""
+        """Batches of the current pass, or of the next once its iterator is exhausted."""
         origin = self.origin
-        if self.begun and not self._again and not self._remaining(self.cursor):
-            origin = self.start_of(self.cursor.pass_index + 1)
+        if self.exhausted and not self._again:
+            following = self.start_of(self.current + 1)
+            origin = following if self._remaining(following) else origin
+        elif not origin.batches and not self._remaining(origin) and origin.pass_index:
+            origin = self.start_of(origin.pass_index - 1)  # a plan's end was loaded
         return origin.batches + self._remaining(origin)
+
+    def length_counted(self, counter: Counter) -> int:
+        """Returns the batches of the pass that a trainer is about to draw, or draws."""
+        if self.begun and counter.epoch != self.current:
+            return self.length_of(self.due)
+        if self.told:
+            return self.origin.batches + self._remaining(self.origin)
+        return self.length_of(counter.epoch)
 
     def begin(self) -> None:
         """Moves to the pass that an iterator draws from."""
-        origin = self.origin
-        if self.begun:
-            origin = self.start_of(self.cursor.pass_index + (not self._again))
+        origin = self.start_of(self.due) if self.begun else self.origin
         # The dry run is for a plan alone: nothing else ends.
         if self._budget and not origin.batches and not self._remaining(origin):
             raise ValueError(
                 f"epoch must lie before {self._budget / self._batches.num_samples:g}, "
-                f"where the plan ends, got {origin.pass_index}"
+                f"where the plan ends, got {origin.pass_index} (an iterator dropped "
+                "after its first batch, as by next(iter(loader)), has taken a pass too: "
+                "call set_epoch with the pass that you mean)"
             )
         self._check_shares(origin)
         if self.begun:
             self._place(origin)
-        self.begun = True
+        self.begun = self.told = True
         self._generation += 1
 
     def runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
@@ -105,13 +150,13 @@ class Passes:
         while cursor.position < end:
             start, size, until = self.sizes.draw(cursor.position)
             if start >= end:
-                return
+                break
             run = self._batches.run(
                 start,
                 size,
                 min(until, end),
-                self._rank,
-                self._world_size,
+                self.rank,
+                self.world_size,
                 cursor.slices,
                 output,
             )
@@ -123,12 +168,39 @@ class Passes:
             cursor = self._after(cursor, run)
             if generation == self._generation:
                 self._run, self._base = None, cursor
+        if generation == self._generation:
+            self.exhausted = True
+
+    def count_to(self, counter: Counter) -> None:
+        """Makes a pass that a trainer counts for itself the one begun next.
+
+        Raises:
+            ValueError: If it is not the pass due, though something was drawn, loaded or
+                set by hand.
+        """
+        epoch = counter.epoch
+        if counter.late and self.begun and epoch == self.current:
+            return  # it says so after its first batches are drawn
+        if not self.told:
+            self._go_to(epoch)
+        elif epoch != self.due:
+            raise ValueError(
+                f"epoch must be {self.due}, the pass due, got {epoch} from "
+                f"{counter.whose}: {counter.advice}"
+            )
+        elif epoch != self.current:
+            self._go_to(epoch)
 
     def go_to(self, pass_index: int) -> None:
-        """Makes a pass the one that the next iterator begins.
+        """Makes a pass the one that the next iterator begins, as the user says.
 
-        An iterator within that very pass stays where the sampler stands until then.
+        An iterator within that very pass stays where the sampler stands until then, and
+        the rest of it that was loaded stays due.
         """
+        self.told = True
+        self._go_to(pass_index)
+
+    def _go_to(self, pass_index: int) -> None:
         current = self.cursor
         if pass_index != current.pass_index:
             self._place(self.start_of(pass_index))
@@ -139,8 +211,8 @@ class Passes:
     def go_back(self, cursor: Cursor, sizes: SizeRuns | CalledSizes) -> None:
         """Makes a cursor, of other sizes perhaps, the place where the sampler stands."""
         self.sizes = sizes
-        self._stand_at(cursor)
-        self.begun = False
+        self._stand_at(self.normal(cursor))
+        self.begun, self.told = False, True
 
     def resize(self, position: int, size: int, *, for_good: bool) -> None:
         """Sets the size by hand of the batches from a position on."""
@@ -197,11 +269,19 @@ class Passes:
 
     def start_of(self, pass_index: int) -> Cursor:
         """Returns where a pass begins."""
+        current = self.cursor
+        if pass_index == current.pass_index + 1:
+            return self.start_after(current)
+        return self._start(pass_index, 0)
+
+    def start_after(self, cursor: Cursor) -> Cursor:
+        """Returns where the pass after a cursor's begins."""
+        return self._start(cursor.pass_index + 1, cursor.position)
+
+    def _start(self, pass_index: int, before: int) -> Cursor:
+        """Where a pass begins; under `wrap` as its batches fall from `before` on."""
         position = pass_index * self._batches.num_samples
         if self._batches.boundary == "wrap":
-            before, current = 0, self.cursor
-            if pass_index == current.pass_index + 1:
-                before = current.position
             position, _ = self.sizes.lay(before, position)
         return Cursor(pass_index, position, 0, 0)
 
@@ -218,7 +298,7 @@ class Passes:
         self._run, self._base = None, cursor
         self.origin = cursor
         self._found = (cursor.position, cursor.batches)
-        self._again = False
+        self._again = self.exhausted = False
         self._generation += 1
 
     def _after(self, base: Cursor, run: Run) -> Cursor:
@@ -239,7 +319,7 @@ class Passes:
 
     def _check_shares(self, origin: Cursor) -> None:
         """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
-        if self._world_size == 1 or isinstance(self.sizes, CalledSizes):
+        if self.world_size == 1 or isinstance(self.sizes, CalledSizes):
             return
         count = self._remaining(origin)
         if count == 0:
@@ -248,9 +328,9 @@ class Passes:
         position, _ = self.sizes.lay(origin.position, end, count - 1)
         start, size = self.sizes.batch_at(position)
         length = self._batches.end(start, size) - start
-        if length < self._world_size:
+        if length < self.world_size:
             raise ValueError(
-                f"batch_size must leave every batch {self._world_size} samples or more "
+                f"batch_size must leave every batch {self.world_size} samples or more "
                 f"(world_size), got {size}, which leaves the last of a pass of "
                 f'{self._batches.num_samples} with {length}: use boundary="drop" or '
                 '"wrap"'

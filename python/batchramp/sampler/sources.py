@@ -10,7 +10,7 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from batchramp.sampler.trainers import refuse_rebuild
+from batchramp.sampler.trainers.lightning import refuse_rebuild
 from batchramp.values import shown, whole
 
 MAX_SAMPLES = 2**45

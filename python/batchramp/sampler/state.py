@@ -7,8 +7,11 @@ from batchramp._rust import Batches
 from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns
 from batchramp.values import shown, whole
 
-_VERSION = 1
-_IDENTITY = ("version", "algo", "n", "seed", "boundary", "schedule_id")
+_VERSION = 2
+"""Version 1 knew no indices, no size that the sampler was made with, and wrote a finished
+pass as the rest of it, which is nothing."""
+_SINCE_VERSION_2: dict[str, Any] = {"indices": None, "batch_size": None}
+_IDENTITY = ("algo", "n", "indices", "seed", "boundary", "schedule_id")
 """What a state must share with the sampler that loads it."""
 
 
@@ -27,6 +30,8 @@ class Cursor(NamedTuple):
 def write_state(
     cursor: Cursor,
     batches: Batches,
+    indices: str | None,
+    batch_size: int | None,
     runs: list[list[int]] | None,
     schedule_id: str | None,
 ) -> dict[str, Any]:
@@ -35,14 +40,19 @@ def write_state(
     Args:
         cursor: Where the sampler stands.
         batches: The stream it cuts.
+        indices: The digest of the indices that it draws; None where they are all.
+        batch_size: The global size that the sampler was made with; None where a
+            schedule decides it.
         runs: Sizes set by hand, [position, size]: the one in force and those to come;
             None where a schedule decides them.
-        schedule_id: The plan's fingerprint; None for a callable and for sizes by hand.
+        schedule_id: The fingerprint of the plan or the list of sizes; None for a
+            callable and for sizes by hand.
     """
     return {
         "version": _VERSION,
         "algo": batches.order_version,
         "n": batches.num_samples,
+        "indices": indices,
         "seed": batches.seed,
         "boundary": batches.boundary,
         "epoch": cursor.pass_index,
@@ -51,6 +61,7 @@ def write_state(
         ),
         "batches_yielded": cursor.batches,
         "slices_yielded": cursor.slices,
+        "batch_size": batch_size,
         "batch_sizes": runs,
         "schedule_id": schedule_id,
     }
@@ -62,17 +73,26 @@ def read_state(
     """Returns where a state stands and the sizes set by hand.
 
     Args:
-        state: What `write_state` returned, perhaps through JSON.
+        state: What `write_state` returned, perhaps through JSON. What a subclass adds
+            to it is left alone.
         ours: The loading sampler's own state, whose identity it must share.
 
     Raises:
         ValueError: If it is not a state, or belongs to another sampler.
     """
-    if not isinstance(state, Mapping) or set(state) != set(ours):
-        found = list(state) if isinstance(state, Mapping) else state
+    if not isinstance(state, Mapping):
+        raise ValueError(f"state must be a mapping, got {shown(state)}")
+    if state.get("version") == 1:
+        state = {**_SINCE_VERSION_2, "batch_size": ours["batch_size"], **state}
+    missing = [key for key in ours if key not in state]
+    if missing:
         raise ValueError(
-            f"state must have the keys {', '.join(ours)}, got {shown(found)}"
+            f"state must have the keys {', '.join(ours)}, got {shown(list(state))} "
+            f"without {', '.join(missing)}"
         )
+    version = whole("state's version", state["version"])
+    if version not in (1, _VERSION):
+        raise ValueError(f"state's version must be 1 or {_VERSION}, got {version}")
     for key in _IDENTITY:
         given = state[key]
         if isinstance(ours[key], int):
@@ -82,6 +102,15 @@ def read_state(
                 f"state's {key} must be {ours[key]!r}, as the sampler's, "
                 f"got {shown(state[key])}"
             )
+    size = state["batch_size"]
+    if size is not None:
+        size = whole("state's batch_size", size)
+    if size != ours["batch_size"]:
+        raise ValueError(
+            f"state's batch_size must be {ours['batch_size']}, the global size that the "
+            f"sampler was made with, got {shown(size)}: make it with "
+            "that one, and call set_batch_size with the new one after the load"
+        )
     epoch, consumed, batches, slices = (
         whole(f"state's {key}", state[key], least=0)
         for key in (
@@ -121,7 +150,11 @@ def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
 
 
 def check_place(
-    cursor: Cursor, start: Cursor, sizes: SizeRuns | CalledSizes, end: int
+    cursor: Cursor,
+    start: Cursor,
+    sizes: SizeRuns | CalledSizes,
+    num_samples: int,
+    end: int,
 ) -> None:
     """Refuses a cursor that a schedule does not come by.
 
@@ -129,12 +162,15 @@ def check_place(
         cursor: Where a state says that it stands.
         start: Where its pass begins.
         sizes: The schedule's.
+        num_samples: Of a pass.
         end: The position before which a batch of the pass begins.
 
     Raises:
-        ValueError: If a plan ends before that pass, or the batches stop elsewhere.
+        ValueError: If a plan ends before the pass before that one, or the batches stop
+            elsewhere.
     """
-    if start.position >= end:
+    # The pass after a plan's last is where it stands when that is finished.
+    if (cursor.pass_index - 1) * num_samples >= end:
         raise ValueError(
             f"state's epoch must lie before the plan's end, got {cursor.pass_index}"
         )

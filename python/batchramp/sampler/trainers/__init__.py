@@ -1,0 +1,67 @@
+"""Trainers that would draw from a sampler otherwise than it means, and what to write.
+
+Some trainers wrap or rebuild a batch sampler without a word and then lose batches, the
+schedule or the order, or say the pass by a count of their own that knows nothing of
+where the sampler stands. Nothing that they call says who they are, so they are
+recognised by the frames of the call: nothing is imported, and nothing happens elsewhere.
+"""
+
+import sys
+
+from torch.utils.data import BatchSampler
+
+from batchramp.sampler.trainers import accelerate, lightning, transformers
+from batchramp.sampler.trainers.frames import Counter, Standing
+
+__all__ = ["Counter", "before_drawing", "counter_asking", "counter_of"]
+
+_LIGHTNING = ("lightning", "pytorch_lightning")
+
+
+def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
+    """Looks at who is about to draw the first batch of the pass due.
+
+    Returns:
+        The pass that the trainer draws for by its own count, if it has one and draws
+        before it says so.
+
+    Raises:
+        ValueError: If it would draw the pass otherwise than it means; it says what to
+            write instead.
+    """
+    loaded = sys.modules.keys()
+    if "accelerate" in loaded:
+        accelerate.before_drawing(sampler, standing)
+    if "transformers" in loaded:
+        transformers.before_drawing(sampler, standing)
+    if any(name in loaded for name in _LIGHTNING):
+        return lightning.before_drawing(sampler, standing)
+    return None
+
+
+def counter_of(sampler: BatchSampler, standing: Standing, epoch: int) -> Counter | None:
+    """Returns whose count an epoch is that `set_epoch` is given; None by hand.
+
+    Raises:
+        ValueError: If such a trainer has drawn ahead of itself.
+    """
+    loaded = sys.modules.keys()
+    found = None
+    if "accelerate" in loaded:
+        found = accelerate.counter_of(sampler, standing, epoch)
+    if found is None and any(
+        name in loaded for name in (*_LIGHTNING, "lightning_fabric")
+    ):
+        found = lightning.counter_of(epoch)
+    return found
+
+
+def counter_asking() -> Counter | None:
+    """Returns the count of who asks for a pass's length before it begins, if it has one.
+
+    Lightning stops at the length, and never asks an iterator whether there is more.
+    """
+    loaded = sys.modules.keys()
+    if any(name in loaded for name in _LIGHTNING):
+        return lightning.counter_asking()
+    return None
