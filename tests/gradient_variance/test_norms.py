@@ -50,7 +50,7 @@ def test_norms_and_coordinates_give_one_trace():
     norms, variance, noise = (
         GradientNorms(dtype="float64"),
         GradientVariance(4),
-        NoiseScale(),
+        NoiseScale(None),
     )
     for row in torch.randn(6, 500) + 1:
         norms.update(row)

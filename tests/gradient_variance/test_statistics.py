@@ -82,7 +82,7 @@ def test_mean_sum_and_accumulated_losses_give_one_trace():
         found = micro_batch_statistics(
             gradients(reduction, over), names, batch_size=4, divisor=divisor
         )
-        noise = NoiseScale()
+        noise = NoiseScale(None)
         noise.update_micro_batches(
             found.count,
             found.batch_size,
@@ -98,7 +98,7 @@ def test_the_scalar_path_equals_the_coordinates(stacked):
     found = micro_batch_statistics(
         split(stacked), ("sum_squared_norms", "squared_norm_of_mean"), batch_size=4
     )
-    noise = NoiseScale()
+    noise = NoiseScale(None)
     noise.update_micro_batches(
         5, 4, found.sum_squared_norms, found.squared_norm_of_mean
     )
@@ -178,7 +178,7 @@ def test_a_gpu_finds_the_same_without_waiting(stacked):
     expected = micro_batch_statistics(split(stacked), STATISTICS, batch_size=4)
     gradients = [[part.cuda() for part in parts] for parts in split(stacked)]
     micro_batch_statistics(gradients, STATISTICS, batch_size=4)  # libraries load
-    noise = NoiseScale()
+    noise = NoiseScale(None)
     torch.cuda.set_sync_debug_mode("error")
     try:
         found = micro_batch_statistics(gradients, STATISTICS, batch_size=4)
