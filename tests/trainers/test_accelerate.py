@@ -111,19 +111,35 @@ def work():
     share = {"rank": None, "world_size": world_size}
     loader = prepared(accelerator, new_sampler(**share, **SIZES[0]))
     rest = accelerate.skip_first_batches(loader, 3)
-    rest.set_epoch(4)
-    found["skipped"] = message(indices, rest)
+    rest.set_epoch(
+        4
+    )  # does not reach the sampler, which finds it when it is drawn from
+    found["skipped"] = indices(rest)
+    found["skipped again"] = message(indices, loader)
+    (batch,) = next(iter(loader_of_sevens(accelerator, share)))
+    padded = accelerator.pad_across_processes(batch, pad_index=-1)
+    found["gathered"] = accelerator.gather(padded).tolist()
     accelerator = new_accelerator(split_batches=True)
     for ranks, sizes in itertools.product((share, {}), SIZES):
         sampler = new_sampler(**ranks, **sizes)
         found[f"split {ranks} {list(sizes)}"] = message(drawn, accelerator, sampler)
-    if rank == 0:  # the only one that draws
-        accelerator = new_accelerator(dispatch_batches=True)
+    for stateful_too in (False, True):  # on all ranks, though one draws
+        accelerator = new_accelerator(
+            dispatch_batches=True, use_stateful_dataloader=stateful_too
+        )
         sampler = new_sampler(**share, **SIZES[0])
-        found["dispatch"] = message(drawn, accelerator, sampler)
+        found[f"dispatch {stateful_too}"] = message(drawn, accelerator, sampler)
     accelerator = new_accelerator(use_stateful_dataloader=True)
     found["stateful"] = stateful(accelerator, world_size, 0)
+    loader = prepared(accelerator, new_sampler(**share, **SIZES[0]))
+    loader.load_state_dict(loader.state_dict())
+    found["unsaid"] = message(indices, loader)
+    found["workers"] = message(stateful, accelerator, world_size, 2)
     return found
+
+
+def loader_of_sevens(accelerator, share):
+    return prepared(accelerator, new_sampler(batch_size=7, **share))
 
 
 @pytest.mark.timeout(240)
@@ -137,7 +153,16 @@ def test_two_processes_get_their_shares_and_nothing_else(in_processes):
             elif what.startswith("dispatch"):
                 assert seen.startswith("dispatch_batches must be False"), what
             elif what == "skipped":
-                assert "before skip_first_batches" in seen
+                assert seen == expected(rank, 2, SIZES[0])[-1]
+            elif what == "skipped again":
+                assert "write loader.set_epoch(epoch)" in seen
+            elif what == "gathered":  # 4 and 3 samples: the second is filled up
+                assert seen[:4] + seen[4:7] == next(iter(new_sampler(batch_size=7)))
+                assert seen[7:] == [-1]
+            elif what == "unsaid":
+                assert seen.startswith("epoch must be said where a stateful loader")
+            elif what == "workers":
+                assert seen.startswith("num_workers must be 0 with Accelerate's")
             elif what.startswith("split"):
                 theirs = "To use a `DataLoader` in `split_batches` mode"
                 assert seen.startswith(("split_batches must be False", DEALT, theirs))
@@ -166,12 +191,6 @@ def test_a_saved_state_resumes_in_one_process():
     pytest.importorskip("torchdata")
     accelerator = new_accelerator(use_stateful_dataloader=True)
     assert stateful(accelerator, 1, 0) == [again(0, 1)] * 3
-    # With workers Accelerate draws while it prepares, and would save another place.
-    loader = prepared(accelerator, new_sampler(batch_size=6), num_workers=2)
-    with pytest.raises(ValueError, match="num_workers must be 0 with Accelerate's"):
-        indices(loader)
-    with pytest.raises(ValueError, match="num_workers must be 0 with Accelerate's"):
-        loader.set_epoch(1)
 
 
 def test_shares_are_not_taken_for_batches_where_there_is_one_process():

@@ -30,7 +30,14 @@ from batchramp.sampler.state import (
     read_state,
     write_state,
 )
-from batchramp.sampler.trainers import before_drawing, counter_asking, counter_of
+from batchramp.sampler.trainers import (
+    asks_what_is_left,
+    before_drawing,
+    before_saving,
+    counter_asking,
+    counter_of,
+    is_discarded,
+)
 from batchramp.sampler.trainers.accelerate import refuse_split
 from batchramp.values import shown, whole
 
@@ -137,6 +144,8 @@ class VariableBatchSampler(BatchSampler):
 
     def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
+        if is_discarded():
+            return
         self._follow()
         counter = before_drawing(self, self._passes)
         if counter is not None:
@@ -213,9 +222,11 @@ class VariableBatchSampler(BatchSampler):
         `wrap` a batch belongs to the pass that holds its first position.
         """
         self._follow()
-        counter = counter_asking()
-        passes = self._passes
-        length = passes.length_counted(counter) if counter else len(passes)
+        passes, counter = self._passes, counter_asking()
+        if counter is not None:
+            length = passes.length_counted(counter)
+        else:
+            length = passes.left if asks_what_is_left(self) else len(passes)
         return length * (self._world_size if self._rank is None else 1)
 
     @property  # type: ignore[override]  # torch's is always a number
@@ -360,6 +371,7 @@ class VariableBatchSampler(BatchSampler):
         whose last batch is drawn is the next one's beginning: `epoch` is the next, of
         which no batch is yielded.
         """
+        before_saving(self)
         return self._state(self._passes.place)
 
     def state_at(self, batches: int) -> dict[str, Any]:

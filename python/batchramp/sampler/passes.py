@@ -102,6 +102,32 @@ class Passes:
             return self.start_of(cursor.pass_index)  # it is to be begun anew
         return self.normal(cursor)
 
+    @property
+    def loaded(self) -> int:
+        """Batches of the pass due that come before the state that was loaded."""
+        return 0 if self.begun else self.origin.batches
+
+    @property
+    def planned(self) -> bool:
+        """Whether the sizes are known ahead for good, and come to an end."""
+        return self._budget is not None
+
+    @property
+    def even(self) -> bool:
+        """Whether all passes have as many batches at the sizes in force."""
+        return self.sizes.constant is not None and self._batches.boundary != "wrap"
+
+    @property
+    def left(self) -> int:
+        """Batches of the pass being drawn from, or of the next one where none is left."""
+        here = 0
+        if not self.begun:
+            here = self._remaining(self.origin)
+        elif not self._again:
+            here = self._remaining(self.cursor)
+        # Past a plan's end the iterator itself says so.
+        return here or self.length_of(self.due) or len(self)
+
     def normal(self, cursor: Cursor) -> Cursor:
         """Returns a cursor, or the next pass's beginning where its pass is at its end."""
         if cursor.batches and not cursor.slices and not self._remaining(cursor):

@@ -10,10 +10,25 @@ import sys
 
 from torch.utils.data import BatchSampler
 
-from batchramp.sampler.trainers import accelerate, lightning, transformers
+from batchramp.sampler.trainers import (
+    accelerate,
+    endless,
+    ignite,
+    lightning,
+    stateful,
+    transformers,
+)
 from batchramp.sampler.trainers.frames import Counter, Standing
 
-__all__ = ["Counter", "before_drawing", "counter_asking", "counter_of"]
+__all__ = [
+    "Counter",
+    "asks_what_is_left",
+    "before_drawing",
+    "before_saving",
+    "counter_asking",
+    "counter_of",
+    "is_discarded",
+]
 
 _LIGHTNING = ("lightning", "pytorch_lightning")
 
@@ -30,25 +45,51 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
             write instead.
     """
     loaded = sys.modules.keys()
+    found = None
+    endless.before_drawing(sampler, standing)
+    if "ignite" in loaded:
+        ignite.before_drawing(sampler, standing)
     if "accelerate" in loaded:
-        accelerate.before_drawing(sampler, standing)
+        found = accelerate.before_drawing(sampler, standing)
     if "transformers" in loaded:
-        transformers.before_drawing(sampler, standing)
+        found = transformers.before_drawing(sampler, standing) or found
     if any(name in loaded for name in _LIGHTNING):
-        return lightning.before_drawing(sampler, standing)
-    return None
+        found = lightning.before_drawing(sampler, standing) or found
+    return found
+
+
+def is_discarded() -> bool:
+    """Whether what is about to be drawn is for an iterator that is thrown away."""
+    return "torchdata" in sys.modules and stateful.discards()
+
+
+def asks_what_is_left(sampler: BatchSampler) -> bool:
+    """Whether it is an endless iterator's loader that asks how many batches to take."""
+    return endless.asks(sampler)
+
+
+def before_saving(sampler: BatchSampler) -> None:
+    """Looks at who is about to save the sampler's state.
+
+    Raises:
+        ValueError: If it means what is trained where the state says what is drawn.
+    """
+    if "accelerate" in sys.modules:
+        accelerate.refuse_saving(sampler)
 
 
 def counter_of(sampler: BatchSampler, standing: Standing, epoch: int) -> Counter | None:
     """Returns whose count an epoch is that `set_epoch` is given; None by hand.
 
     Raises:
-        ValueError: If such a trainer has drawn ahead of itself.
+        ValueError: If such a trainer would draw the pass otherwise than it means.
     """
     loaded = sys.modules.keys()
     found = None
     if "accelerate" in loaded:
         found = accelerate.counter_of(sampler, standing, epoch)
+    if found is None and "transformers" in loaded:
+        found = transformers.counter_of(sampler, epoch)
     if found is None and any(
         name in loaded for name in (*_LIGHTNING, "lightning_fabric")
     ):

@@ -43,6 +43,18 @@ class Standing(Protocol):
     def finished(self) -> bool:
         """Whether all of that pass's batches are drawn."""
 
+    @property
+    def loaded(self) -> int:
+        """Batches of the pass due that come before the state that was loaded."""
+
+    @property
+    def planned(self) -> bool:
+        """Whether the sizes are known ahead for good, and come to an end."""
+
+    @property
+    def even(self) -> bool:
+        """Whether all passes have as many batches at the sizes in force."""
+
     def length_of(self, pass_index: int) -> int:
         """Returns how many batches (or pieces) a pass that begins anew has, per rank."""
 
