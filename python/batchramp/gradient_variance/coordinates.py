@@ -9,7 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchramp._rust import Moments
-from batchramp.gradient_variance.gradients import Gradient, array, parts
+from batchramp.gradient_variance.gradients import (
+    Gradient,
+    array,
+    read,
+    refuse_weights,
+)
+from batchramp.gradient_variance.layout import NO_STATE, Layout, joined, loaded
 from batchramp.values import shown, whole
 
 MAX_COUNT = 2**53
@@ -30,6 +36,7 @@ class GradientVariance:
     state rounds float64. CPU tensors and NumPy arrays are read in place if they are
     contiguous, and copied first if not, or if they are on another device. Work runs on
     `torch.get_num_threads()` threads, without the GIL; their number changes no result.
+    A `float32` state holds deviations from 1e-19 to 1e19, whose squares it can keep.
 
     A `float32` state is close while means are small beside the deviations, as those of
     gradients are: in a stream whose mean is 1,000 standard deviations from zero, the
@@ -51,6 +58,7 @@ class GradientVariance:
             raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         self._dtype = dtype
         self._moments: Moments | None = None
+        self._layout: Layout | None = None
 
     @classmethod
     def from_stacked(
@@ -68,9 +76,11 @@ class GradientVariance:
             dtype: Precision of the state.
 
         Raises:
-            ValueError: If it is not a matrix of numbers with a row and a column.
+            ValueError: If it is not a matrix of numbers with a row and a column, or is a
+                parameter.
         """
         variance = cls(batch_size, dtype=dtype)
+        refuse_weights("each row of gradients", gradients)
         rows = array("gradients", gradients)
         if rows.ndim != 2 or not rows.size:
             raise ValueError(
@@ -88,22 +98,26 @@ class GradientVariance:
             gradient: A tensor or an array of any shape; a sequence of them, which are
                 flattened in their order; or a module, whose parameters' `.grad`s are
                 taken in their order, but of those that require no gradient. Nothing is
-                concatenated.
+                concatenated. Parts have the shapes of the first gradient's, and those of
+                a module its parameters' names; a flat tensor alone has any.
 
         Raises:
-            ValueError: If a part is None, sparse or not real, or if there are not as
-                many coordinates as before, or none.
+            ValueError: If a part is None, sparse, not real or a parameter (its weights),
+                if there is no coordinate, or if the parts are not those of the first
+                gradient.
         """
-        arrays = parts(gradient)
+        arrays, layout = read(gradient)
+        layout = joined(self._layout, layout)
         if self._moments is None:
             self._moments = Moments(sum(a.size for a in arrays), dtype=self._dtype)
         self._moments.update(arrays, threads=torch.get_num_threads())
+        self._layout = layout
 
     def merge(self, other: "GradientVariance") -> None:
         """Takes in the gradients that another one has seen.
 
         Raises:
-            ValueError: If batch size, precision or number of coordinates differ.
+            ValueError: If batch size, precision or the gradients' parts differ.
         """
         if not isinstance(other, GradientVariance):
             raise ValueError(f"other must be a GradientVariance, got {shown(other)}")
@@ -114,9 +128,11 @@ class GradientVariance:
             )
         if other._moments is None:
             return
+        layout = joined(self._layout, other._layout)
         if self._moments is None:
             self._moments = Moments(other._moments.length, dtype=self._dtype)
         self._moments.merge(other._moments, threads=torch.get_num_threads())
+        self._layout = layout
 
     @property
     def count(self) -> int:
@@ -162,13 +178,15 @@ class GradientVariance:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._batch_size, self._dtype = state["batch_size"], state["dtype"]
+        self._moments = self._layout = None
         self.load_state_dict(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a copy of the state: whole numbers, a string, and two flat tensors.
+        """Returns a copy of the state: plain values, and two flat tensors.
 
         `mean`, and the sum of `squared_deviations` from it, are None before the first
-        gradient. `torch.load(..., weights_only=True)` reads what `torch.save` wrote.
+        gradient; so are the parts' `shapes`, and their `names` in a module, where they
+        are not known. `torch.load(..., weights_only=True)` reads what `torch.save` wrote.
         """
         state: dict[str, Any] = {
             "version": _STATE_VERSION,
@@ -177,6 +195,7 @@ class GradientVariance:
             "count": 0,
             "mean": None,
             "squared_deviations": None,
+            **(self._layout.state() if self._layout else NO_STATE),
         }
         if self._moments is not None:
             moments = self._moments.copy()  # so that the three belong together
@@ -186,7 +205,7 @@ class GradientVariance:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes back to a state.
+        """Goes back to a state, also to one that has no shapes and names yet.
 
         Raises:
             ValueError: If it is not a state, or one of another batch size or precision.
@@ -196,7 +215,9 @@ class GradientVariance:
             "batch_size": self._batch_size,
             "dtype": self._dtype,
         }
-        keys = (*ours, "count", "mean", "squared_deviations")
+        keys = (*ours, "count", "mean", "squared_deviations", *NO_STATE)
+        if isinstance(state, Mapping) and set(keys) - set(state) == set(NO_STATE):
+            state = {**state, **NO_STATE}
         if not isinstance(state, Mapping) or set(state) != set(keys):
             got = sorted(state) if isinstance(state, Mapping) else type(state).__name__
             raise ValueError(f"state must have the keys {', '.join(keys)}, got {got}")
@@ -211,7 +232,7 @@ class GradientVariance:
         count = whole("state's count", state["count"], least=0, most=MAX_COUNT)
         mean, squares = state["mean"], state["squared_deviations"]
         if mean is None and squares is None and not count:
-            self._moments = None
+            self._moments = self._layout = None
             return
         mean = self._loaded("mean", mean)
         squares = self._loaded("squared_deviations", squares)
@@ -226,7 +247,8 @@ class GradientVariance:
             )
         if not count and (mean.any() or squares.any()):
             raise ValueError("state's count must be at least 1 with a mean, got 0")
-        self._moments = Moments.from_state(count, mean, squares)
+        layout = loaded(state, mean.size)
+        self._moments, self._layout = Moments.from_state(count, mean, squares), layout
 
     def _loaded(self, key: str, values: Any) -> NDArray[Any]:
         """A flat array of a state that is to be loaded."""

@@ -8,11 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from batchramp.gradient_variance.layout import Layout
+
 Gradient: TypeAlias = (
     "Tensor | NDArray[Any] | Sequence[Tensor | NDArray[Any]] | nn.Module"
 )
 """A gradient of any shape; its parts, one per parameter, in a fixed order; or a module,
 whose parameters that require a gradient hold the parts in their `.grad`s."""
+
+_INSTEAD = "write [p.grad for p in model.parameters()]"
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -20,24 +24,72 @@ _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 def parts(gradient: Any) -> list[NDArray[Any]]:
     """Returns the parts of a gradient as C-contiguous arrays, at least one number in all.
 
+    Weights are taken as they are, as any other tensors.
+
     CPU tensors and arrays of float32, float64, bfloat16 and float16 are not copied if
     they are contiguous. Other devices are copied from, other layouts put in order.
 
     Raises:
         ValueError: If a part is None, sparse or not of such numbers, or all are empty.
     """
-    named: list[tuple[str, Any]]
+    return _arrays(_named(gradient))
+
+
+def read(gradient: Any) -> tuple[list[NDArray[Any]], Layout | None]:
+    """Returns the parts of a gradient, as `parts` does, and their layout.
+
+    That of a tensor or an array alone is not known if it is flat, for then it may be
+    what parts were joined to.
+
+    Raises:
+        ValueError: As of `parts`, or if a part is a parameter, whose values are weights.
+    """
+    named = _named(gradient)
+    for name, part in named:
+        refuse_weights(name, part)
+    arrays = _arrays(named)
+    shapes = tuple(part.shape for part in arrays)
     if isinstance(gradient, nn.Module):
-        named = _of_module(gradient)
-    elif isinstance(gradient, Tensor | np.ndarray):
-        named = [("gradient", gradient)]
-    elif isinstance(gradient, Sequence):
-        named = [(f"gradient[{index}]", part) for index, part in enumerate(gradient)]
-    else:
-        raise ValueError(
-            "gradient must be a tensor, an array, a sequence of them or a module, "
-            f"got {type(gradient).__name__}"
+        return arrays, Layout.of_module(
+            [name for name, _ in _of_module(gradient)], shapes
         )
+    if isinstance(gradient, Tensor | np.ndarray) and gradient.ndim < 2:
+        return arrays, None
+    return arrays, Layout(shapes)
+
+
+def refuse_weights(name: str, values: Any) -> None:
+    """Refuses a parameter, or what was one: a leaf that has a gradient.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if isinstance(values, nn.Parameter) or (
+        isinstance(values, Tensor)
+        and values.requires_grad
+        and values.is_leaf
+        and values.grad is not None
+    ):
+        raise ValueError(
+            f"{name} must be a gradient, got a parameter's weights: {_INSTEAD}"
+        )
+
+
+def _named(gradient: Any) -> list[tuple[str, Any]]:
+    """The parts, and what an error calls them."""
+    if isinstance(gradient, nn.Module):
+        return [(f"gradient of {name!r}", part) for name, part in _of_module(gradient)]
+    if isinstance(gradient, Tensor | np.ndarray):
+        return [("gradient", gradient)]
+    if isinstance(gradient, Sequence):
+        return [(f"gradient[{index}]", part) for index, part in enumerate(gradient)]
+    raise ValueError(
+        "gradient must be a tensor, an array, a sequence of them or a module, got "
+        f"{type(gradient).__name__}: {_INSTEAD}, or give the module itself"
+    )
+
+
+def _arrays(named: list[tuple[str, Any]]) -> list[NDArray[Any]]:
     arrays = [array(name, part) for name, part in named]
     if not any(part.size for part in arrays):
         raise ValueError("gradient must have at least one coordinate, got none")
@@ -54,7 +106,7 @@ def _of_module(module: nn.Module) -> list[tuple[str, Any]]:
                 f"gradient of {name!r} must not be None: call backward() first, or "
                 "take the parameter out with requires_grad_(False)"
             )
-        named.append((f"gradient of {name!r}", parameter.grad))
+        named.append((name, parameter.grad))
     return named
 
 

@@ -4,7 +4,8 @@ import torch
 
 from batchramp._rust import GradientSum
 from batchramp._rust import squared_norm as _squared_norm
-from batchramp.gradient_variance.gradients import Gradient, parts
+from batchramp.gradient_variance.gradients import Gradient, parts, read
+from batchramp.gradient_variance.layout import Layout, joined
 from batchramp.values import shown
 
 
@@ -12,10 +13,11 @@ def squared_norm(gradient: Gradient) -> float:
     """Returns the sum of squares of a gradient, added in double precision.
 
     Args:
-        gradient: As of `GradientVariance.update`.
+        gradient: As of `GradientVariance.update`; parameters in a sequence are taken as
+            any other tensors, so that it is their weights' norm.
 
     Raises:
-        ValueError: As of `GradientVariance.update`.
+        ValueError: If a part is None, sparse or not real, or if there is no coordinate.
     """
     return _squared_norm(parts(gradient), threads=torch.get_num_threads())
 
@@ -40,6 +42,7 @@ class GradientNorms:
             raise ValueError(f"dtype must be float32 or float64, got {shown(dtype)}")
         self._dtype = dtype
         self._sum: GradientSum | None = None
+        self._layout: Layout | None = None
 
     def update(self, gradient: Gradient) -> float:
         """Takes one more gradient and returns its squared norm.
@@ -50,13 +53,17 @@ class GradientNorms:
         Raises:
             ValueError: As of `GradientVariance.update`.
         """
-        arrays = parts(gradient)
+        arrays, layout = read(gradient)
+        layout = joined(self._layout, layout)
         if self._sum is None:
             self._sum = GradientSum(sum(a.size for a in arrays), dtype=self._dtype)
-        return self._sum.add(arrays, threads=torch.get_num_threads())
+        norm = self._sum.add(arrays, threads=torch.get_num_threads())
+        self._layout = layout
+        return norm
 
     def reset(self) -> None:
         """Forgets the gradients; the memory is kept for the next ones."""
+        self._layout = None
         if self._sum is not None:
             self._sum.reset()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from batchramp.gradient_variance.coordinates import MAX_COUNT, GradientVariance
+from batchramp.gradient_variance.gradients import refuse_weights
 from batchramp.gradient_variance.sums import inner_product, squared_norm_on_device
 from batchramp.names import suggest
 from batchramp.values import number, shown, whole
@@ -85,7 +86,8 @@ def micro_batch_statistics(
 
     Raises:
         ValueError: If a name is unknown, there are fewer than 2 gradients, or one has a
-            part that is None, sparse, not real, or not of the first one's shape.
+            part that is None, sparse, not real, a parameter (its weights), or not of the
+            first one's shape.
     """
     wanted = check_names(names)
     batch_size = whole("batch_size", batch_size, least=1, most=MAX_COUNT)
@@ -241,6 +243,7 @@ class _DeviceVariance:
 
 
 def _checked(part: Tensor) -> Tensor:
+    refuse_weights("a part of gradients", part)
     if not isinstance(part, Tensor):
         raise ValueError(
             f"gradients must be tensors, got {type(part).__name__}: a parameter that "
