@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from batchramp.gradient_variance import per_example
+from batchramp.gradient_variance import ways
 from batchramp.gradient_variance.per_example import per_example_statistics
 
 ROUNDS, BATCH = 15, 128
@@ -60,7 +60,7 @@ def backpack_step(model, inputs, targets):
 @pytest.mark.parametrize("way", ["layers", "vmap"])
 def test_per_example_variance(benchmark, threads, way, in_turn, say, monkeypatch):
     if way == "vmap":  # what models of other layers take
-        monkeypatch.setattr(per_example, "run_layers", lambda *_: None)
+        monkeypatch.setattr(ways, "run_layers", lambda *_: None)
     model = make_model()
     size = BATCH if benchmark.enabled else 4
     inputs, targets = torch.randn(size, 1, 28, 28), torch.randint(10, (size,))

@@ -7,7 +7,9 @@ from torch.nn import functional
 
 from batchramp.gradient_variance import per_example, statistics
 from batchramp.gradient_variance.layers import run_layers
+from batchramp.gradient_variance.objective import Objective
 from batchramp.gradient_variance.per_example import per_example_statistics
+from batchramp.gradient_variance.samples import Samples
 
 NAMES = statistics.STATISTICS
 COUNT = 7
@@ -151,7 +153,8 @@ def test_statistics_are_those_of_single_backward_passes(name, max_bytes):
 @pytest.mark.parametrize("name", MODELS)
 def test_the_fast_way_is_taken_where_it_holds(name):
     model, inputs, targets = make(name)
-    found = run_layers(model, losses, inputs, targets, trainable(model), 2**20)
+    samples = Samples.of(inputs, targets)
+    found = run_layers(Objective(model, losses), samples, 2**20)
     assert (found is not None) == (name in BY_LAYERS)
 
 
@@ -208,17 +211,6 @@ def test_half_precision_is_summed_in_single(name):
     assert float(found.squared_norm_of_mean) == pytest.approx(expected, rel=1e-5)
     spread = sum(float(part.sum()) for part in found.variance)
     assert spread == pytest.approx(float(rows.var(0).sum()), rel=0.02)
-
-
-def test_a_model_that_vmap_cannot_run_is_refused():
-    class Branching(Scaled):
-        def forward(self, inputs):
-            return super().forward(inputs if inputs.sum() > 0 else -inputs)
-
-    model, inputs, targets = Branching(), *make("scaled")[1:]
-    message = r"vmap\(grad\), and does not .* use micro_batch_statistics"
-    with pytest.raises(ValueError, match=message):
-        per_example_statistics(model.double(), losses, inputs, targets, NAMES)
 
 
 def test_dropout_is_one_draw_in_both_passes():

@@ -9,6 +9,7 @@ from batchramp.gradient_variance.statistics import (
     GradientStatistics,
     micro_batch_statistics,
 )
+from batchramp.gradient_variance.ways import OneByOneWarning
 
 __all__ = [
     "STATISTICS",
@@ -16,6 +17,7 @@ __all__ = [
     "GradientStatistics",
     "GradientVariance",
     "NoiseScale",
+    "OneByOneWarning",
     "micro_batch_statistics",
     "per_example_statistics",
     "squared_norm",

@@ -12,6 +12,16 @@ from batchramp.gradient_variance.coordinates import GradientVariance
 from batchramp.gradient_variance.sums import inner_products, squared_norms_of_rows
 
 
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype that sums are safe in: single where this is half."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """Returns a complex tensor as its real and imaginary parts, any other as it is."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
 @dataclass(frozen=True)
 class Moments:
     """Of some examples, in a parameter's shape.
@@ -19,7 +29,8 @@ class Moments:
     Attributes:
         count: How many examples.
         mean: The mean of their gradients.
-        squares: Sum of the squared deviations from it, per coordinate.
+        squares: Sum of the squared deviations from it, per coordinate: of the absolute
+            values where that is complex, so that it is real.
     """
 
     count: int
@@ -31,6 +42,8 @@ class Moments:
         count = self.count + other.count
         difference = other.mean - self.mean
         mean = torch.add(self.mean, difference, alpha=other.count / count)
+        if difference.is_complex():
+            difference = difference.abs()
         squares = torch.addcmul(
             self.squares + other.squares,
             difference,
@@ -50,7 +63,10 @@ class ExampleGradients(Protocol):
         """Returns their squared norms, shape (n,), float64."""
 
     def inner_products(self, direction: Tensor) -> Tensor:
-        """Returns their products with a tensor of the parameter's shape, (n,), float64."""
+        """Returns their products with a tensor of the parameter's shape, (n,), float64.
+
+        Of complex ones the real part of that with the conjugate.
+        """
 
     def moments(self) -> Moments:
         """Returns their mean and squared deviations per coordinate."""
@@ -61,16 +77,16 @@ class Stacked:
 
     def __init__(self, gradients: Tensor) -> None:
         # Half precision would lose the sums.
-        narrow = gradients.element_size() < 4
-        gradients = gradients.float() if narrow else gradients
+        gradients = gradients.to(wide(gradients.dtype))
         self._shape = gradients.shape[1:]
-        self._rows = gradients.reshape(len(gradients), -1)
+        self._complex = gradients.is_complex()
+        self._rows = real(gradients.reshape(len(gradients), -1)).flatten(1)
 
     def total(self) -> Tensor:
         """Returns their sum, in the parameter's shape."""
         # A product with ones: torch's sum over the first dimension is 3x slower on a CPU.
         ones = self._rows.new_ones(len(self._rows))
-        return (ones @ self._rows).view(self._shape)
+        return self._shaped(ones @ self._rows)
 
     def squared_norms(self) -> Tensor:
         """Returns their squared norms, shape (n,), float64."""
@@ -78,7 +94,7 @@ class Stacked:
 
     def inner_products(self, direction: Tensor) -> Tensor:
         """Returns their products with a tensor of the parameter's shape."""
-        return inner_products(self._rows, direction)
+        return inner_products(self._rows, real(direction))
 
     def moments(self) -> Moments:
         """Returns their mean and squared deviations per coordinate."""
@@ -92,7 +108,14 @@ class Stacked:
         else:
             variance, mean = torch.var_mean(self._rows, 0, correction=0)
             squares = variance * count
-        return Moments(count, mean.view(self._shape), squares.view(self._shape))
+        if self._complex:
+            squares = squares.view(-1, 2).sum(1)
+        return Moments(count, self._shaped(mean), squares.view(self._shape))
+
+    def _shaped(self, values: Tensor) -> Tensor:
+        if self._complex:
+            values = torch.view_as_complex(values.view(-1, 2))
+        return values.view(self._shape)
 
 
 class Outer:
@@ -106,9 +129,9 @@ class Outer:
     """
 
     def __init__(self, deltas: Tensor, inputs: Tensor) -> None:
-        narrow = deltas.element_size() < 4
-        self._deltas = deltas.float() if narrow else deltas
-        self._inputs = inputs.to(self._deltas.dtype)
+        # Half precision would lose the sums; autocast's deltas are, beside its inputs.
+        dtype = wide(torch.promote_types(deltas.dtype, inputs.dtype))
+        self._deltas, self._inputs = deltas.to(dtype), inputs.to(dtype)
         self._doubles: tuple[Tensor, Tensor] | None = None
 
     def total(self) -> Tensor:

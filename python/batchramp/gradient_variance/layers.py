@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.functional import pad
 
-from batchramp.gradient_variance.examples import ExampleGradients, Outer, Stacked
-
-Part = tuple[slice, dict[int, ExampleGradients]]
-"""Some examples, and their gradients by some parameters, by the parameters' indices."""
-
-
-_CHECKED: WeakKeyDictionary[nn.Module, set[tuple[torch.Size, bool]]] = (
-    WeakKeyDictionary()
+from batchramp.gradient_variance.draws import moved, random_states
+from batchramp.gradient_variance.examples import (
+    ExampleGradients,
+    Outer,
+    Stacked,
+    wide,
 )
-"""Models, and shapes of inputs, of which the first example was compared: a comparison
-waits for the device."""
+from batchramp.gradient_variance.objective import Objective, full_precision
+from batchramp.gradient_variance.samples import Samples
+from batchramp.gradient_variance.single import Part
 
 
 @dataclass
@@ -68,51 +65,28 @@ class Layers:
             size = max(1, self._max_bytes // _bytes_per_example(layer, call))
             for start in range(0, len(call.inputs), size):
                 where = slice(start, start + size)
-                yield (
-                    where,
-                    self._gradients(layer, call.inputs[where], call.deltas[where]),
-                )
+                inputs, deltas = call.inputs[where], call.deltas[where]
+                with full_precision(inputs.device):
+                    found = self._gradients(layer, inputs, deltas)
+                yield where, found
 
-    def tells(self, alone: Tensor, losses: Tensor) -> bool:
-        """Whether the first example's gradient is the one that it has alone.
-
-        It is not where another dimension is taken for that of the examples.
-
-        Args:
-            alone: Its loss without the others, shape (1,).
-            losses: All losses.
-
-        Raises:
-            ValueError: If even its loss is another one: then the samples mix.
-        """
-        if losses.is_meta:  # no values to compare
-            return True
-        first = losses[:1].detach()
-        if not torch.allclose(alone.detach(), first, 1e-2, 1e-4, equal_nan=True):
-            raise ValueError(
-                "per-example statistics need a model in which samples do not mix, got "
-                f"a loss of {float(first):g} for the first sample beside the others and "
-                f"of {float(alone.detach()):g} alone: use micro_batch_statistics "
-                "(between micro-batches)"
-            )
-        expected = torch.autograd.grad(
-            alone.sum(), self._parameters, allow_unused=True, materialize_grads=True
-        )
-        off = torch.zeros_like(first, dtype=torch.float64)
-        whole = torch.zeros_like(off)
-        for layer, call in self._calls.items():
-            assert call.deltas is not None
-            found = self._gradients(layer, call.inputs[:1], call.deltas[:1])
-            for index, gradients in found.items():
-                difference = gradients.total() - expected[index]
-                off += difference.double().square().sum()
-                whole += expected[index].double().square().sum()
-        return not bool(off > 1e-4 * whole + 1e-20)
+    def squared_norms(self) -> Tensor:
+        """Returns the squared norm of each example's gradient, shape (K,), float64."""
+        first = next(iter(self._calls.values())).inputs
+        norms = torch.zeros(len(first), dtype=torch.float64, device=first.device)
+        for where, part in self.parts():
+            with full_precision(first.device):
+                for gradients in part.values():
+                    norms[where] += gradients.squared_norms()
+        return norms
 
     def _gradients(
         self, layer: nn.Module, inputs: Tensor, deltas: Tensor
     ) -> dict[int, ExampleGradients]:
         weight: ExampleGradients
+        # Under autocast, deltas are of half precision beside inputs of single.
+        dtype = wide(torch.promote_types(inputs.dtype, deltas.dtype))
+        inputs, deltas = inputs.to(dtype), deltas.to(dtype)
         if isinstance(layer, nn.Conv2d):
             inputs = _patches(layer, inputs, deltas)
             deltas = deltas.flatten(2)
@@ -136,20 +110,15 @@ class Layers:
         }
 
 
-def run_layers(
-    model: nn.Module,
-    loss: Any,
-    inputs: Tensor,
-    targets: Tensor,
-    parameters: Sequence[Tensor],
-    max_bytes: int,
-) -> Layers | None:
+def run_layers(objective: Objective, samples: Samples, max_bytes: int) -> Layers | None:
     """Runs the model forward and backward once; None if its layers do not tell all.
 
     That is so where a trainable parameter belongs to no `nn.Linear` or plain
     `nn.Conv2d`, is used more than once, or where a layer does not keep the examples in
-    the first dimension.
+    the first dimension; and where random numbers were drawn. That the first dimension
+    is the examples', and no other one as long, is not known here.
     """
+    model, parameters = objective.model, objective.parameters
     layers = [module for module in model.modules() if _is_plain(module)]
     owned = Counter(id(own) for layer in layers for own in _own(layer))
     if any(owned[id(parameter)] != 1 for parameter in parameters):
@@ -165,55 +134,33 @@ def run_layers(
             edge = get_gradient_edge(given)  # before anything changes it in place
             calls[layer].append(_Call(taken[0].detach(), taken[0]._version, edge))
 
-    before = random_states(inputs.device)
+    before = random_states(objective.device)
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
-        losses = loss(model(inputs), targets)
+        with torch.enable_grad():
+            losses = objective.losses({}, samples)
     finally:
         for handle in handles:
             handle.remove()
-    if losses.shape != (len(inputs),):
-        raise ValueError(
-            f"loss must give one value a sample, shape ({len(inputs)},), got "
-            f"{tuple(losses.shape)}"
-        )
     uses = _uses(losses)
     if any(len(noted) != 1 for noted in calls.values()) or any(
         uses[id(parameter)] != 1 for parameter in parameters
     ):
         return None
-    pairs = zip(random_states(inputs.device), before, strict=True)
-    if not all(torch.equal(now, then) for now, then in pairs):
+    if moved(before, objective.device):
         return None  # a dropout's numbers: an example alone would draw others
     first = {layer: noted[0] for layer, noted in calls.items()}
     edges = [call.edge for call in first.values()]
     deltas = torch.autograd.grad(losses.sum(), edges)
+    count = len(samples)
     for (layer, call), delta in zip(first.items(), deltas, strict=True):
         call.deltas = delta
         changed = call.inputs._version != call.version
-        if changed or not len(call.inputs) == len(delta) == len(inputs):
+        if changed or not len(call.inputs) == len(delta) == count:
             return None
         if isinstance(layer, nn.Conv2d) and delta.ndim != 4:
             return None
-    found = Layers(first, parameters, max_bytes)
-    checked = _CHECKED.setdefault(model, set())
-    if (inputs.shape, model.training) not in checked:
-        try:
-            alone = loss(model(inputs[:1]), targets[:1])
-        except (RuntimeError, ValueError):  # vmap says what is wrong
-            return None
-        if not found.tells(alone, losses):
-            return None
-        checked.add((inputs.shape, model.training))
-    return found
-
-
-def random_states(device: torch.device) -> list[Tensor]:
-    """Returns the state of the CPU's generator, and of the device's if that is a GPU."""
-    states = [torch.random.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+    return Layers(first, parameters, max_bytes)
 
 
 def _own(layer: nn.Module) -> list[Tensor]:
@@ -224,6 +171,8 @@ def _own(layer: nn.Module) -> list[Tensor]:
 def _is_plain(module: nn.Module) -> bool:
     if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
         return False  # they may change what the layer gives
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.is_complex():
+        return False
     if type(module) is nn.Linear:
         return True
     return (
@@ -284,4 +233,4 @@ def _bytes_per_example(layer: nn.Module, call: _Call) -> int:
         numbers = layer.weight.numel()
         if isinstance(layer, nn.Conv2d):
             numbers += layer.weight[0].numel() * call.deltas[0, 0].numel()
-    return numbers * call.inputs.element_size()
+    return numbers * max(call.inputs.element_size(), 4)  # as summed
