@@ -30,6 +30,7 @@ from batchramp.gradient_variance.single import (
     mapped,
     one_by_one,
 )
+from batchramp.gradient_variance.sums import squared_norm_on_device
 
 COARSEST = 0.1
 """The most that is put down to rounding, of half precision, where no double tells."""
@@ -240,8 +241,7 @@ def _check_reached(objective: Objective, batch: _Batch) -> None:
 
 
 def _norm(tensors: list[Tensor]) -> Tensor:
-    squares = [real(tensor).double().square().sum() for tensor in tensors]
-    return torch.stack(squares).sum().sqrt()
+    return squared_norm_on_device([real(tensor) for tensor in tensors]).sqrt()
 
 
 def _losses_off(alone: Tensor, batch: Tensor) -> float:
