@@ -24,6 +24,8 @@ __all__ = [
     "derive_key",
     "noise_from_micro_batches",
     "noise_from_two_sizes",
+    "piece",
+    "pieces",
     "share",
     "squared_norm",
 ]
@@ -48,6 +50,7 @@ class Batches:
         order: str = "auto",
         boundary: str = "keep",
         threads: int | None = None,
+        indices: NDArray[np.int64] | None = None,
     ) -> Batches:
         """Makes the stream; no order is computed before a batch asks for it.
 
@@ -61,11 +64,25 @@ class Batches:
                 `drop` begins it with the next pass, `wrap` runs on into that.
             threads: Threads for whole passes, at most 1,024, which change no order;
                 `None` is 1.
+            indices: What to yield in the place of 0, 1, 2, ...: `num_samples` of them,
+                contiguous, none negative; they may repeat. They are copied; `None` is
+                those numbers themselves.
         """
 
     @property
     def num_samples(self) -> int:
         """Samples of one pass."""
+
+    @property
+    def indices(self) -> NDArray[np.int64] | None:
+        """A copy of the indices that were given."""
+
+    @property
+    def indices_digest(self) -> str | None:
+        """XXH3's 128-bit hash of them as little-endian bytes: 32 hexadecimal digits.
+
+        The same on every machine and for ever.
+        """
 
     @property
     def seed(self) -> int:
@@ -128,6 +145,8 @@ class Batches:
         world_size: int,
         shares: int,
         into: str | NDArray[np.int64],
+        *,
+        micro_batch: int | None = None,
     ) -> Run:
         """Makes an iterator over batches of one size.
 
@@ -137,10 +156,14 @@ class Batches:
             until: The position before which they begin.
             rank: The rank whose shares are yielded; `None` is all of them in turn.
             world_size: The number of ranks.
-            shares: Shares of the first batch that were yielded before, if `rank` is
-                `None`.
-            into: `list` or `numpy` to yield such, or an array that every share is
+            shares: Pieces of the first batch that were yielded before, each share being
+                one without `micro_batch`.
+            into: `list` or `numpy` to yield such, or an array that every piece is
                 written to: then its length is yielded.
+            micro_batch: The most samples of a piece: every share is yielded in as many
+                as `pieces` says, one after another as `piece` says. With `rank=None`
+                the first pieces of all ranks come before the second. `None` is whole
+                shares.
         """
 
     def __getnewargs_ex__(self) -> tuple[tuple[int], dict[str, object]]:
@@ -157,7 +180,7 @@ class Run:
         """Returns itself."""
 
     def __next__(self) -> list[int] | NDArray[np.int64] | int:
-        """The next share, or its length where an array is written to."""
+        """The next piece, or its length where an array is written to."""
 
     def stop_at(self, position: int) -> None:
         """Ends the run before the batches that begin at or past a position."""
@@ -171,8 +194,8 @@ class Run:
         """Where it stands.
 
         Where the batch begins that is being dealt out, or was last; the number of
-        batches whose shares were all yielded; and of the one that begins there, if not
-        all were, the number of its shares that were.
+        batches whose pieces were all yielded; and of the one that begins there, if not
+        all were, the number of its pieces that were.
         """
 
 @final
@@ -218,6 +241,24 @@ def share(length: int, rank: int, world_size: int) -> tuple[int, int]:
     Returns:
         Its first place in the batch and the place after its last. The parts are
         contiguous and equal, or differ by one sample.
+    """
+
+def pieces(length: int, world_size: int, micro_batch: int) -> int:
+    """The number of pieces in which each rank has its share of a batch.
+
+    It is the same on all ranks: ceil(ceil(length / world_size) / micro_batch). At
+    `micro_batch=1` the batch must divide by `world_size`, or a share would have fewer
+    samples than pieces.
+    """
+
+def piece(
+    length: int, rank: int, world_size: int, micro_batch: int, index: int
+) -> tuple[int, int]:
+    """One piece of a rank's share of a batch, none longer than `micro_batch`.
+
+    Returns:
+        Its first place in the batch and the place after its last. A share's pieces are
+        contiguous, and all pieces of all ranks equal, or they differ by one sample.
     """
 
 def derive_key(seed: int, purpose: str) -> int:

@@ -3,8 +3,9 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use crate::indices::Indices;
 use crate::order::Pass;
-use crate::{Error, Order};
+use crate::{Error, Order, share};
 
 /// The furthest position of the stream.
 pub const MAX_POSITION: u64 = 1 << 63;
@@ -44,25 +45,6 @@ impl Boundary {
     }
 }
 
-/// The part of a batch of `length` samples that belongs to `rank`: contiguous, and equal to the
-/// others' or one longer. No rank is left without a sample.
-pub fn share(length: u64, rank: u64, world_size: u64) -> Result<Range<u64>, Error> {
-    if world_size == 0 {
-        return Err(Error::WorldSize);
-    }
-    if rank >= world_size {
-        return Err(Error::Rank { rank, world_size });
-    }
-    if length < world_size {
-        return Err(Error::BatchBelowWorld { got: length, world_size });
-    }
-    let edge = |rank: u64| {
-        let (quotient, remainder) = (length / world_size, length % world_size);
-        quotient * rank + remainder.min(rank)
-    };
-    Ok(edge(rank)..edge(rank + 1))
-}
-
 /// Checks what every function here is told of a batch.
 pub(crate) fn check(
     num_samples: u64,
@@ -87,6 +69,8 @@ pub struct Batches {
     order: Order,
     boundary: Boundary,
     threads: usize,
+    /// What the places of a pass stand for, if not for themselves.
+    indices: Option<Indices>,
     /// The pass that was read last, and its order.
     ready: Mutex<Option<(u64, Pass)>>,
 }
@@ -106,7 +90,15 @@ impl Batches {
         if threads == 0 || threads > MAX_THREADS {
             return Err(Error::Threads { got: threads });
         }
-        Ok(Self { num_samples, seed, order, boundary, threads, ready: Mutex::default() })
+        let (indices, ready) = (None, Mutex::default());
+        Ok(Self { num_samples, seed, order, boundary, threads, indices, ready })
+    }
+
+    /// The same stream over samples of the caller's choice: the place `i` of a pass's order stands
+    /// for `indices[i]`. There are as many as samples of a pass, none negative; they may repeat.
+    pub fn with_indices(self, indices: &[i64]) -> Result<Self, Error> {
+        let indices = Some(Indices::new(indices, self.num_samples)?);
+        Ok(Self { indices, ..self })
     }
 
     /// The number of samples of a pass.
@@ -127,6 +119,22 @@ impl Batches {
     /// The order in use.
     pub fn order(&self) -> Order {
         self.order
+    }
+
+    /// The samples that it draws, if they were given.
+    pub fn indices(&self) -> Option<&[i64]> {
+        self.indices.as_ref().map(Indices::as_slice)
+    }
+
+    /// XXH3's 128-bit digest of the given samples, as 8 bytes each, least significant first: the
+    /// same on every machine and for ever.
+    pub fn indices_digest(&self) -> Option<u128> {
+        self.indices.as_ref().map(Indices::digest)
+    }
+
+    /// The largest sample of all.
+    pub fn largest(&self) -> i64 {
+        self.indices.as_ref().map_or((self.num_samples - 1).cast_signed(), Indices::largest)
     }
 
     /// What happens to a batch at a pass's end.
@@ -178,7 +186,8 @@ impl Batches {
             let left = usize::try_from(self.left(position)).unwrap_or(usize::MAX);
             let (here, after) = rest.split_at_mut(left.min(rest.len()));
             let (index, offset) = (position / self.num_samples, position % self.num_samples);
-            self.get_ready(&mut ready, index)?.read_by(self.threads, offset, here);
+            let pass = self.get_ready(&mut ready, index)?;
+            pass.read_by(self.threads, offset, here, |stretch| self.gather(stretch));
             position += here.len() as u64;
             rest = after;
         }
@@ -193,9 +202,17 @@ impl Batches {
         match &mut *ready {
             Some((ready, pass)) if *ready == index && samples.len() as u64 <= self.left(begin) => {
                 pass.read(begin - index * self.num_samples, samples);
+                self.gather(samples);
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Puts the samples that places stand for in their stead.
+    fn gather(&self, places: &mut [i64]) {
+        if let Some(indices) = &self.indices {
+            indices.gather(places);
         }
     }
 

@@ -70,6 +70,47 @@ pub enum Error {
         /// The number of ranks.
         world_size: u64,
     },
+    /// A share whose pieces would not each have a sample.
+    #[error(
+        "micro_batch must be at least 2 where a batch ({length} samples) does not divide by \
+         world_size ({world_size}), got 1: some ranks would have a piece less than others"
+    )]
+    MicroBatch {
+        /// The batch's length, cut at the pass's end if it was.
+        length: u64,
+        /// The number of ranks.
+        world_size: u64,
+    },
+    /// Pieces count from zero.
+    #[error("index must be below {pieces} (the pieces of a share), got {got}")]
+    Piece {
+        /// The piece asked for.
+        got: u64,
+        /// How many there are.
+        pieces: u64,
+    },
+    /// A batch that is dealt out wholly is none that a run begins with.
+    #[error("shares must be below {handouts} (what the first batch is dealt out in), got {got}")]
+    Shares {
+        /// What was dealt out, as the caller says.
+        got: u64,
+        /// What there is to deal out.
+        handouts: u64,
+    },
+    /// Every place of a pass stands for one sample.
+    #[error("indices must be as many as num_samples ({num_samples}), got {got}")]
+    NumIndices {
+        /// How many came.
+        got: usize,
+        /// The number of samples.
+        num_samples: u64,
+    },
+    /// Samples count from zero.
+    #[error("indices must not be negative, got {0}")]
+    NegativeIndex(i64),
+    /// The system would not give indices their memory.
+    #[error("indices must be small enough for memory: no room for {0} of 8 bytes each")]
+    IndicesMemory(usize),
     /// [`crate::advance`] without an end.
     #[error("until_position or until_update must be given, got neither")]
     NoLimit,

@@ -133,14 +133,24 @@ impl Pass {
         }
     }
 
-    /// The same by several threads, each with a long stretch of its own.
-    pub(crate) fn read_by(&mut self, threads: usize, first: u64, samples: &mut [i64]) {
+    /// The same by several threads, each with a long stretch of its own that it hands to `then`.
+    pub(crate) fn read_by(
+        &mut self,
+        threads: usize,
+        first: u64,
+        samples: &mut [i64],
+        then: impl Fn(&mut [i64]) + Sync,
+    ) {
         let share = samples.len().div_ceil(threads.max(1)).max(LEAST_SHARE);
         if samples.len() <= share {
-            return self.read(first, samples);
+            self.read(first, samples);
+            return then(samples);
         }
         let stretches = zip(samples.chunks_mut(share), (first..).step_by(share)).collect();
-        for_each_once(threads, stretches, |(samples, start)| self.clone().read(start, samples));
+        for_each_once(threads, stretches, |(samples, start)| {
+            self.clone().read(start, samples);
+            then(samples);
+        });
     }
 }
 

@@ -1,16 +1,19 @@
-//! Batches of one size, one after another.
+//! Batches of one size, one after another, dealt out by rank and by piece.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Batches, Error, share};
+use crate::{Batches, Error, piece, pieces};
 
-/// The shares of batches of one size, in turn: those of one rank, or of all ranks one by one.
+/// The pieces of batches of one size, in turn: those of one rank's shares, or of all ranks' with the
+/// first piece of each rank's before the second ones.
 #[derive(Debug)]
 pub struct Run {
     batches: Arc<Batches>,
     batch_size: u64,
     world_size: u64,
+    /// The most samples of a piece.
+    micro_batch: u64,
     /// The rank whose shares are wanted; `None` is all of them.
     rank: Option<u64>,
     /// Where the batch that is dealt out, or was dealt out last, begins.
@@ -24,7 +27,8 @@ pub struct Run {
 
 impl Run {
     /// The batches of `batch_size` that begin at `start` and after it, before `until`; `shares` of
-    /// the first one's are dealt out already.
+    /// the first one's pieces are dealt out already. Without `micro_batch` a share is one piece.
+    #[expect(clippy::too_many_arguments, reason = "all that a run is made of")]
     pub fn new(
         batches: Arc<Batches>,
         start: u64,
@@ -33,21 +37,23 @@ impl Run {
         rank: Option<u64>,
         world_size: u64,
         shares: u64,
+        micro_batch: Option<u64>,
     ) -> Result<Self, Error> {
-        let dealt = if rank.is_none() { shares } else { 0 };
-        batches.positions(start, batch_size, rank.unwrap_or(dealt), world_size)?;
-        let position = start;
-        Ok(Self {
+        let run = Self {
             batches,
             batch_size,
             world_size,
+            micro_batch: micro_batch.unwrap_or(batch_size),
             rank,
             start,
-            position,
+            position: start,
             until,
             count: 0,
-            shares: dealt,
-        })
+            shares,
+        };
+        let end = run.batches.end(start, batch_size)?;
+        run.next_piece(end)?;
+        Ok(run)
     }
 
     /// The stream that the batches are of.
@@ -65,7 +71,12 @@ impl Run {
         self.world_size
     }
 
-    /// The positions of the next share; `None` once there is none.
+    /// The most samples of a piece, of this batch size or one cut short.
+    pub fn longest(&self) -> u64 {
+        self.micro_batch.min(self.batch_size.div_ceil(self.world_size))
+    }
+
+    /// The positions of the next piece; `None` once there is none.
     pub fn next_positions(&mut self) -> Result<Option<Range<u64>>, Error> {
         if self.shares == 0 {
             let start = self.batches.start(self.position, self.batch_size)?;
@@ -75,16 +86,28 @@ impl Run {
             self.start = start;
         }
         let end = self.batches.end(self.start, self.batch_size)?;
-        let rank = self.rank.unwrap_or(self.shares);
-        let share = share(end - self.start, rank, self.world_size)?;
-        if self.rank.is_some() || rank + 1 == self.world_size {
+        let (piece, handouts) = self.next_piece(end)?;
+        self.shares += 1;
+        if self.shares == handouts {
             self.position = end;
             self.count += 1;
             self.shares = 0;
-        } else {
-            self.shares += 1;
         }
-        Ok(Some(self.start + share.start..self.start + share.end))
+        Ok(Some(self.start + piece.start..self.start + piece.end))
+    }
+
+    /// Where in the batch that ends at `end` the next piece lies, and how many are dealt out of it.
+    fn next_piece(&self, end: u64) -> Result<(Range<u64>, u64), Error> {
+        let (length, world_size) = (end - self.start, self.world_size);
+        let pieces = pieces(length, world_size, self.micro_batch)?;
+        let (rank, index, handouts) = match self.rank {
+            Some(rank) => (rank, self.shares, pieces),
+            None => (self.shares % world_size, self.shares / world_size, pieces * world_size),
+        };
+        if self.shares >= handouts {
+            return Err(Error::Shares { got: self.shares, handouts });
+        }
+        Ok((piece(length, rank, world_size, self.micro_batch, index)?, handouts))
     }
 
     /// Ends the run before the batches that begin at or past a position.
@@ -102,7 +125,7 @@ impl Run {
         self.count
     }
 
-    /// Shares dealt out of the batch at `start`, if not all.
+    /// Pieces dealt out of the batch at `start`, if not all.
     pub fn shares(&self) -> u64 {
         self.shares
     }
@@ -125,16 +148,24 @@ mod tests {
             more in 0_u64..200,
             cut in 0_u64..200,
             world_size in 1_u64..4,
+            micro_batch in prop::option::of(1_u64..20),
+            only in prop::option::of(0_u64..3),
             boundary in prop::sample::select(&BOUNDARIES[..]),
         ) {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 60")]
             let size = (1 + (part * num_samples as f64) as u64).max(world_size).min(num_samples);
+            let only = only.map(|rank| rank % world_size);
+            let ranks = only.map_or(0..world_size, |rank| rank..rank + 1);
+            let most = micro_batch.unwrap_or(num_samples);
             let batches =
                 Arc::new(Batches::new(num_samples, 1, "exact", boundary, 1).unwrap());
             let start = batches.start(start, size).unwrap();
             let (until, cut) = (start + more, start + cut);
-            let mut run =
-                Run::new(Arc::clone(&batches), start, size, until, None, world_size, 0);
+            let begun = |start, shares| {
+                let batches = Arc::clone(&batches);
+                Run::new(batches, start, size, until, only, world_size, shares, micro_batch)
+            };
+            let mut run = begun(start, 0);
             let mut position = start;
             let mut count = 0;
             while let Ok(run) = &mut run {
@@ -144,17 +175,32 @@ mod tests {
                     prop_assert_eq!(run.next_positions(), Ok(None));
                     break;
                 }
-                for rank in 0..world_size {
-                    prop_assert_eq!((run.count(), run.shares()), (count, rank));
-                    let expected = batches.positions(begin, size, rank, world_size);
-                    let got = run.next_positions();
-                    prop_assert_eq!(run.start(), begin);
-                    if expected.is_err() {
-                        prop_assert_eq!(got, expected.map(Some));
+                let length = batches.end(begin, size).unwrap() - begin;
+                let pieces = match pieces(length, world_size, most) {
+                    Ok(pieces) => pieces,
+                    Err(refused) => {
+                        prop_assert_eq!(run.next_positions(), Err(refused));
                         return Ok(());
                     }
-                    prop_assert_eq!(got, expected.map(Some));
+                };
+                let mut shares = 0;
+                for index in 0..pieces {
+                    for rank in ranks.clone() {
+                        prop_assert_eq!((run.count(), run.shares()), (count, shares));
+                        let piece = piece(length, rank, world_size, most, index).unwrap();
+                        prop_assert!(piece.end - piece.start <= run.longest());
+                        let expected = Ok(Some(begin + piece.start..begin + piece.end));
+                        prop_assert_eq!(run.next_positions(), expected.clone());
+                        prop_assert_eq!(run.start(), begin);
+                        if begin < until {
+                            let mut again = begun(begin, shares).unwrap();
+                            prop_assert_eq!(again.next_positions(), expected);
+                        }
+                        shares += 1;
+                    }
                 }
+                let refused = Error::Shares { got: shares, handouts: shares };
+                prop_assert_eq!(begun(begin, shares).unwrap_err(), refused);
                 position = batches.end(begin, size).unwrap();
                 count += 1;
             }
@@ -165,7 +211,7 @@ mod tests {
     fn goes_on_within_a_batch_and_is_refused_what_no_batch_is() {
         let batches = Arc::new(Batches::new(10, 0, "sequential", Boundary::Keep, 1).unwrap());
         let run = |size, rank, world_size, shares| {
-            Run::new(Arc::clone(&batches), 4, size, 10, rank, world_size, shares)
+            Run::new(Arc::clone(&batches), 4, size, 10, rank, world_size, shares, None)
         };
         let mut dealing = run(4, None, 2, 1).unwrap();
         assert_eq!(dealing.next_positions(), Ok(Some(6..8)));
@@ -173,8 +219,24 @@ mod tests {
         assert_eq!(dealing.next_positions(), Ok(Some(8..9)));
         let mut second = run(4, Some(1), 2, 0).unwrap();
         assert_eq!(second.next_positions(), Ok(Some(6..8)));
-        assert!(matches!(run(4, None, 2, 2), Err(Error::Rank { rank: 2, world_size: 2 })));
+        assert!(matches!(run(4, None, 2, 2), Err(Error::Shares { got: 2, handouts: 2 })));
+        assert!(matches!(run(4, Some(1), 2, 1), Err(Error::Shares { got: 1, handouts: 1 })));
+        assert!(matches!(run(4, Some(2), 2, 0), Err(Error::Rank { rank: 2, world_size: 2 })));
         assert!(matches!(run(0, Some(0), 1, 0), Err(Error::BatchSize { got: 0, .. })));
         assert!(matches!(run(2, Some(0), 3, 0), Err(Error::BatchBelowWorld { got: 2, .. })));
+    }
+
+    #[test]
+    fn deals_the_first_pieces_of_all_ranks_before_the_second() {
+        let batches = Arc::new(Batches::new(20, 0, "sequential", Boundary::Keep, 1).unwrap());
+        let mut run = Run::new(batches, 0, 11, 20, None, 2, 0, Some(4)).unwrap();
+        let mut next = || run.next_positions().unwrap();
+        assert_eq!(
+            [next(), next(), next(), next()],
+            [Some(0..3), Some(6..9), Some(3..6), Some(9..11)]
+        );
+        // Nine are left: five and four, in two pieces each.
+        assert_eq!([next(), next()], [Some(11..14), Some(16..18)]);
+        assert_eq!([next(), next(), next()], [Some(14..16), Some(18..20), None]);
     }
 }

@@ -5,11 +5,13 @@
 
 use std::sync::Arc;
 
-use batchramp_core::{Batches, Boundary, Error, MAX_THREADS, Run, advance, share};
+use batchramp_core::{Batches, Boundary, Error, MAX_THREADS, Run, advance, pieces, share};
 use bolero::{TypeGenerator, check};
 
 /// The most samples that a test's memory should hold in a batch.
 const FEW: u64 = 1 << 12;
+/// The first sample where they are not counted from zero.
+const SHIFT: i64 = 1 << 40;
 
 #[derive(Debug, TypeGenerator)]
 struct Input {
@@ -18,6 +20,7 @@ struct Input {
     order: u8,
     boundary: u8,
     threads: Number,
+    shifted: bool,
     batches: Vec<Asked>,
 }
 
@@ -29,6 +32,7 @@ struct Asked {
     rank: Option<u8>,
     world_size: u8,
     shares: u8,
+    micro_batch: Option<Number>,
 }
 
 /// Numbers of every size, and the ones at which something changes.
@@ -64,7 +68,12 @@ fn run(input: &Input) -> Result<(), Error> {
     };
     let boundary = Boundary::resolve(boundary)?;
     let threads = usize::try_from(input.threads.get()).unwrap_or(usize::MAX);
-    let batches = Arc::new(Batches::new(num_samples, input.seed, order, boundary, threads)?);
+    let mut batches = Batches::new(num_samples, input.seed, order, boundary, threads)?;
+    if input.shifted && num_samples <= FEW {
+        let indices: Vec<i64> = (SHIFT..).take(usize::try_from(num_samples).unwrap_or(0)).collect();
+        batches = batches.with_indices(&indices)?;
+    }
+    let batches = Arc::new(batches);
     assert!((1..=1 << 45).contains(&num_samples) && (1..=MAX_THREADS).contains(&threads));
     for asked in &input.batches {
         // An error ends this batch alone.
@@ -81,6 +90,7 @@ fn deal(batches: &Arc<Batches>, asked: &Asked) -> Result<(), Error> {
     assert!(size >= 1 && size <= num_samples && start >= asked.position.get());
     let world_size = u64::from(asked.world_size);
     let rank = asked.rank.map(u64::from);
+    let micro_batch = asked.micro_batch.as_ref().map(Number::get);
     let mut run = Run::new(
         Arc::clone(batches),
         start,
@@ -89,8 +99,9 @@ fn deal(batches: &Arc<Batches>, asked: &Asked) -> Result<(), Error> {
         rank,
         world_size,
         asked.shares.into(),
+        micro_batch,
     )?;
-    let mut before = 0;
+    let mut before = None;
     for _ in 0..5 {
         let Some(positions) = run.next_positions()? else { break };
         let end = batches.end(run.start(), size)?;
@@ -98,10 +109,14 @@ fn deal(batches: &Arc<Batches>, asked: &Asked) -> Result<(), Error> {
         assert!(run.start() < asked.until.get() || begun, "a batch begun is dealt out wholly");
         assert!(positions.start >= run.start());
         assert!(positions.start < positions.end && positions.end <= end);
-        assert!(positions.start >= before, "no share comes twice");
-        before = positions.end;
+        // Dealt out to all ranks, a second piece lies before the first ones of later ranks.
+        assert!(before.replace(positions.clone()) != Some(positions.clone()), "none comes twice");
         let length = positions.end - positions.start;
-        assert!(share(end - run.start(), 0, world_size)?.end - length <= 1);
+        let longest = share(end - run.start(), 0, world_size)?.end;
+        let most = micro_batch.unwrap_or(size);
+        assert!(length <= most.min(run.longest()));
+        let pieces = pieces(end - run.start(), world_size, most)?;
+        assert!(longest.div_ceil(pieces) - length <= 1);
         if length <= FEW {
             let mut samples = vec![-1; usize::try_from(length).unwrap_or(0)];
             batches.fill(positions.start, &mut samples)?;
@@ -109,7 +124,10 @@ fn deal(batches: &Arc<Batches>, asked: &Asked) -> Result<(), Error> {
             if batches.fill_at_once(positions.start, &mut again) {
                 assert_eq!(samples, again);
             }
-            let within = |&sample: &i64| u64::try_from(sample).is_ok_and(|at| at < num_samples);
+            let first = batches.indices().map_or(0, |indices| indices[0]);
+            let within = |&sample: &i64| {
+                u64::try_from(sample - first).is_ok_and(|place| place < num_samples)
+            };
             assert!(samples.iter().all(within));
             if positions.start / num_samples == (positions.end - 1) / num_samples {
                 samples.sort_unstable();

@@ -71,5 +71,5 @@ mod _rust {
     #[pymodule_export]
     use crate::runs::{Run, Runs};
     #[pymodule_export]
-    use crate::sampling::{Batches, advance, derive_key, share};
+    use crate::sampling::{Batches, advance, derive_key, piece, pieces, share};
 }

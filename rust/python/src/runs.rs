@@ -64,7 +64,7 @@ impl Run {
         let samples = &mut drawing.samples;
         read(py, batches, &positions, samples)?;
         Ok(Some(match self.output {
-            Output::List => list(py, samples, batches.num_samples())?.into_any(),
+            Output::List => list(py, samples, batches.largest())?.into_any(),
             _ => PyArray1::from_slice(py, samples).into_any(),
         }))
     }
@@ -89,9 +89,8 @@ impl Run {
 impl Run {
     /// The run `inner`, put into what the caller says.
     pub(crate) fn new(inner: batchramp_core::Run, into: Into<'_>) -> PyResult<Self> {
-        // The first rank's share is the longest: no batch is drawn and then found too long.
-        let longest = batchramp_core::share(inner.batch_size(), 0, inner.world_size());
-        let longest = longest.map_err(value_error)?.end;
+        // No batch is drawn and then found too long.
+        let longest = inner.longest();
         let output = match into {
             Into::Name(name) if name == "list" => {
                 check_memory(longest, SAMPLE + LIST_ENTRY)?;
@@ -193,8 +192,8 @@ static SHARED: PyOnceLock<Vec<Py<PyInt>>> = PyOnceLock::new();
 
 /// A list of indices, none of them negative. Making its integers is nearly all that a list costs, so that where all of
 /// them are small, the lists share them.
-fn list<'py>(py: Python<'py>, samples: &[i64], num_samples: u64) -> PyResult<Bound<'py, PyList>> {
-    if num_samples > u64::from(SHARED_INDICES) {
+fn list<'py>(py: Python<'py>, samples: &[i64], largest: i64) -> PyResult<Bound<'py, PyList>> {
+    if largest >= i64::from(SHARED_INDICES) {
         return PyList::new(py, samples);
     }
     let shared = SHARED.get_or_init(py, || {
@@ -237,13 +236,17 @@ fn fill(
     py.detach(|| batches.fill(begin, samples)).map_err(value_error)
 }
 
+pub(crate) fn not_contiguous(name: &str) -> PyErr {
+    PyValueError::new_err(format!("{name} must be contiguous"))
+}
+
 /// A caller's array to write to.
 pub(crate) fn writable<'py>(
     name: &str,
     array: &Bound<'py, PyArray1<i64>>,
 ) -> PyResult<numpy::PyReadwriteArray1<'py, i64>> {
     if !array.is_c_contiguous() {
-        return Err(PyValueError::new_err(format!("{name} must be contiguous")));
+        return Err(not_contiguous(name));
     }
     array
         .try_readwrite()

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use batchramp_core::Boundary;
-use numpy::PyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::runs::{Into, Run, read, writable};
+use crate::runs::{Into, Run, not_contiguous, read, writable};
 use crate::{thread_count, unsigned, value_error};
 
 /// A 64-bit key for one purpose of a seed.
@@ -27,6 +27,37 @@ pub(crate) fn share(
     let world_size = unsigned("world_size", &world_size)?;
     let range = batchramp_core::share(length, rank, world_size).map_err(value_error)?;
     Ok((range.start, range.end))
+}
+
+/// How many pieces of at most `micro_batch` samples each rank has its share of a batch in.
+#[pyfunction]
+pub(crate) fn pieces(
+    length: Bound<'_, PyAny>,
+    world_size: Bound<'_, PyAny>,
+    micro_batch: Bound<'_, PyAny>,
+) -> PyResult<u64> {
+    let (length, size) = (unsigned("length", &length)?, unsigned("world_size", &world_size)?);
+    let micro_batch = unsigned("micro_batch", &micro_batch)?;
+    batchramp_core::pieces(length, size, micro_batch).map_err(value_error)
+}
+
+/// One piece of a rank's share of a batch: its first sample and the one after its last.
+#[pyfunction]
+pub(crate) fn piece(
+    length: Bound<'_, PyAny>,
+    rank: Bound<'_, PyAny>,
+    world_size: Bound<'_, PyAny>,
+    micro_batch: Bound<'_, PyAny>,
+    index: Bound<'_, PyAny>,
+) -> PyResult<(u64, u64)> {
+    let range = batchramp_core::piece(
+        unsigned("length", &length)?,
+        unsigned("rank", &rank)?,
+        unsigned("world_size", &world_size)?,
+        unsigned("micro_batch", &micro_batch)?,
+        unsigned("index", &index)?,
+    );
+    range.map(|range| (range.start, range.end)).map_err(value_error)
 }
 
 /// Lays batches of one size without visiting them.
@@ -64,22 +95,30 @@ pub(crate) struct Batches {
 #[pymethods]
 impl Batches {
     #[new]
-    #[pyo3(signature = (num_samples, *, seed=None, order="auto", boundary="keep", threads=None))]
+    #[pyo3(signature = (
+        num_samples, *, seed=None, order="auto", boundary="keep", threads=None, indices=None
+    ))]
     fn new(
+        py: Python<'_>,
         num_samples: Bound<'_, PyAny>,
         seed: Option<Bound<'_, PyAny>>,
         order: &str,
         boundary: &str,
         threads: Option<Bound<'_, PyAny>>,
+        indices: Option<PyReadonlyArray1<'_, i64>>,
     ) -> PyResult<Self> {
         let num_samples = unsigned("num_samples", &num_samples)?;
         let seed = seed.map_or(Ok(0), |seed| unsigned("seed", &seed))?;
         let threads = thread_count(threads)?;
-        let inner = Boundary::resolve(boundary)
+        let mut inner = Boundary::resolve(boundary)
             .and_then(|boundary| {
                 batchramp_core::Batches::new(num_samples, seed, order, boundary, threads)
             })
             .map_err(value_error)?;
+        if let Some(indices) = indices {
+            let indices = indices.as_slice().map_err(|_| not_contiguous("indices"))?;
+            inner = py.detach(|| inner.with_indices(indices)).map_err(value_error)?;
+        }
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -111,6 +150,16 @@ impl Batches {
     #[getter]
     fn threads(&self) -> usize {
         self.inner.threads()
+    }
+
+    #[getter]
+    fn indices<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyArray1<i64>>> {
+        self.inner.indices().map(|indices| PyArray1::from_slice(py, indices))
+    }
+
+    #[getter]
+    fn indices_digest(&self) -> Option<String> {
+        self.inner.indices_digest().map(|digest| format!("{digest:032x}"))
     }
 
     fn start(&self, position: Bound<'_, PyAny>, batch_size: Bound<'_, PyAny>) -> PyResult<u64> {
@@ -153,7 +202,9 @@ impl Batches {
         py.detach(|| self.inner.fill(begin, samples)).map_err(value_error)
     }
 
-    #[pyo3(signature = (start, batch_size, until, rank, world_size, shares, into))]
+    #[pyo3(signature = (
+        start, batch_size, until, rank, world_size, shares, into, *, micro_batch=None
+    ))]
     #[expect(clippy::too_many_arguments, reason = "all that a run is made of")]
     fn run(
         &self,
@@ -164,6 +215,7 @@ impl Batches {
         world_size: Bound<'_, PyAny>,
         shares: Bound<'_, PyAny>,
         into: Into<'_>,
+        micro_batch: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Run> {
         let inner = batchramp_core::Run::new(
             Arc::clone(&self.inner),
@@ -173,6 +225,7 @@ impl Batches {
             rank.map(|rank| unsigned("rank", &rank)).transpose()?,
             unsigned("world_size", &world_size)?,
             unsigned("shares", &shares)?,
+            micro_batch.map(|most| unsigned("micro_batch", &most)).transpose()?,
         )
         .map_err(value_error)?;
         Run::new(inner, into)
@@ -185,6 +238,7 @@ impl Batches {
         named.set_item("order", self.order())?;
         named.set_item("boundary", self.boundary())?;
         named.set_item("threads", self.threads())?;
+        named.set_item("indices", self.indices(py))?;
         Ok(((self.num_samples(),), named))
     }
 }
