@@ -112,6 +112,7 @@ class VariableBatchSampler(BatchSampler):
             order=source.order,
             boundary=chosen,
             threads=whole("threads", threads, least=1, most=MAX_THREADS),
+            indices=source.indices,
         )
         budget: int | None = None
         self._schedule_id: str | None = None

@@ -1,15 +1,19 @@
 """What a sampler is told to draw from, and how: the arguments of its constructor."""
 
 from collections.abc import Sequence, Sized
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import (
     DistributedSampler,
     RandomSampler,
     Sampler,
     SequentialSampler,
+    SubsetRandomSampler,
 )
 
+from batchramp.sampler.indices import read_indices
 from batchramp.sampler.trainers.lightning import refuse_rebuild
 from batchramp.values import shown, whole
 
@@ -58,6 +62,10 @@ class Source(NamedTuple):
     world_size: int
     processes: int
     """What a batch size given per process is multiplied by."""
+    indices: NDArray[np.int64] | None = None
+    """The samples to draw; None is `0` to `num_samples - 1`."""
+    theirs: DistributedSampler[Any] | None = None
+    """The `DistributedSampler` that was handed over, whose epoch counts."""
 
 
 def adopt(
@@ -68,6 +76,7 @@ def adopt(
     world_size: int,
 ) -> Source:
     """Reads the argument `sampler`; exact types only, as a subclass draws otherwise."""
+    indices: NDArray[np.int64] | None = None
     seed = whole("seed", seed, least=0)
     if not isinstance(order, str):
         raise ValueError(
@@ -93,7 +102,13 @@ def adopt(
         num_samples = _check_length(_length(cast(Sized, sampler.dataset)))
         world_size = sampler.num_replicas
         return Source(
-            num_samples, order, sampler.seed, sampler.rank, world_size, world_size
+            num_samples,
+            order,
+            sampler.seed,
+            sampler.rank,
+            world_size,
+            processes=world_size,
+            theirs=sampler,
         )
     if type(sampler) is RandomSampler:
         num_samples = len(sampler.data_source)
@@ -106,21 +121,38 @@ def adopt(
     elif type(sampler) is SequentialSampler:
         num_samples = len(sampler.data_source)
         order = _sequential(order)
+    elif type(sampler) is SubsetRandomSampler:
+        indices, num_samples = _of_subset(sampler.indices)
     elif isinstance(sampler, Sampler):
         raise ValueError(
-            "sampler must be a number of samples, a sized data set, a RandomSampler, a "
-            f"SequentialSampler or a DistributedSampler, got {type(sampler).__name__}"
+            "sampler must be a number of samples, a sized data set, indices, a "
+            "RandomSampler, a SubsetRandomSampler, a SequentialSampler or a "
+            f"DistributedSampler, got {type(sampler).__name__}"
         )
-    elif isinstance(sampler, str | bytes):
+    elif isinstance(sampler, str | bytes | bytearray):
         raise ValueError(
-            f"sampler must be a number of samples or a sized data set, got {shown(sampler)}"
+            "sampler must be a number of samples, a sized data set or indices, got "
+            f"{shown(sampler)}"
         )
+    elif (indices := read_indices(sampler)) is not None:
+        num_samples = len(indices)
     elif isinstance(sampler, Sized) and getattr(sampler, "shape", None) != ():
         num_samples = _length(sampler)
     else:
         num_samples = whole("sampler (a number of samples)", sampler)
     num_samples = _check_length(num_samples)
-    return Source(num_samples, order, seed, rank, world_size, 1)
+    return Source(num_samples, order, seed, rank, world_size, 1, indices)
+
+
+def _of_subset(listed: Sequence[int]) -> tuple[NDArray[np.int64] | None, int]:
+    """The indices of a `SubsetRandomSampler`, if not the places, and their number."""
+    indices = read_indices(listed)
+    if indices is None and not isinstance(listed, range):
+        raise ValueError(
+            "sampler's indices must be whole numbers (of a SubsetRandomSampler), got "
+            f"{shown(listed)}"
+        )
+    return indices, len(listed)
 
 
 def _length(samples: Sized) -> int:
