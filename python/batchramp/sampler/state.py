@@ -92,7 +92,7 @@ def read_state(
         )
     version = whole("state's version", state["version"])
     if version not in (1, _VERSION):
-        raise ValueError(f"state's version must be 1 or {_VERSION}, got {version}")
+        raise ValueError(f"state's version must be 1 or {_VERSION}, got {shown(version)}")
     for key in _IDENTITY:
         given = state[key]
         if isinstance(ours[key], int):
