@@ -98,6 +98,9 @@ def check_against_walk(laid):
             assert decided[::2] == (stage.batch_size, stage.momentum)
         first += stage.updates
 
+    for update, (_, _, decided) in enumerate(batches):
+        assert laid.settings_of(update) == decided
+
     holder = {
         position: decided
         for start, true, decided in batches
@@ -386,6 +389,8 @@ def test_settings_outside_the_plan(position):
     laid = plan("constant", num_samples=500, epochs=2)
     with pytest.raises(ValueError, match=r"below 1000 .*the budget"):
         laid.settings_at(position)
+    with pytest.raises(ValueError, match=rf"update must be .* below {laid.updates} "):
+        laid.settings_of(position)
 
 
 def test_a_schedule_takes_no_parameters_besides():

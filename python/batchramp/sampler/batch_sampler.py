@@ -1,24 +1,22 @@
 """Batches of a scheduled size for any trainer that takes a torch batch sampler."""
 
-from collections.abc import Callable, Iterator, Mapping, Sized
-from typing import Any, cast, overload
+from collections.abc import Mapping, Sized
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import BatchSampler, DistributedSampler, Sampler
+from torch.utils.data import Sampler
 
-from batchramp._rust import Batches, Run, Runs, share
-from batchramp.sampler.outputs import Out, check_output, writable
+from batchramp._rust import Batches, share
+from batchramp.sampler.drawing import Drawing
+from batchramp.sampler.laid import Laid, check_place
+from batchramp.sampler.outputs import check_output
 from batchramp.sampler.passes import Passes
-from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns
+from batchramp.sampler.pieces import Piece
+from batchramp.sampler.sizes import MAX_POSITION, SizeRuns
+from batchramp.sampler.sizing import Schedule, plan_of, read_sizes
 from batchramp.sampler.sources import (
     MAX_THREADS,
-    StaticPlan,
     adopt,
     check_batch_size,
-    check_plan,
     check_ranks,
     check_sizes,
     choose_boundary,
@@ -26,23 +24,23 @@ from batchramp.sampler.sources import (
 from batchramp.sampler.state import (
     Cursor,
     check_epoch,
-    check_place,
     read_state,
     write_state,
 )
 from batchramp.sampler.trainers import (
     asks_what_is_left,
-    before_drawing,
     before_saving,
     counter_asking,
     counter_of,
-    is_discarded,
 )
 from batchramp.sampler.trainers.accelerate import refuse_split
 from batchramp.values import shown, whole
 
+if TYPE_CHECKING:
+    from batchramp.schedules.interface import Settings
 
-class VariableBatchSampler(BatchSampler):
+
+class VariableBatchSampler(Drawing):
     """A batch sampler whose batch size may change between any two batches.
 
     A batch is a function of the seed, its position and its size, so neither prefetching
@@ -56,12 +54,16 @@ class VariableBatchSampler(BatchSampler):
     Args:
         sampler: What to draw from: a number of samples, a sized data set, a
             `RandomSampler` without replacement (its generator is not used), a
-            `SequentialSampler` (the order is then `sequential`) or a
-            `DistributedSampler` (its data set's length, rank, world size and seed are
-            taken over, not its padding, and `batch_size` is then per process).
+            `SequentialSampler` (the order is then `sequential`), a `DistributedSampler`
+            (its data set's length, rank, world size and seed are taken over, and its
+            epoch whenever that is set, not its padding; `batch_size` is then per
+            process), or the indices to draw: whole numbers in a list, tuple, range,
+            array or tensor of one dimension, or in a `SubsetRandomSampler`. Indices may
+            repeat, and each is then drawn as often as it stands there.
         batch_size: Global batch size, over all ranks; or give `schedule`.
         drop_last: The same as `boundary="drop"`.
-        schedule: A `Plan`, or a pure function of the position that returns the size.
+        schedule: A `Plan`, a list of (samples, size) pairs (from how many samples on
+            which size holds), or a pure function of the position that returns the size.
         order: `exact` (uniform over all permutations given ideal bits, 4 bytes a
             sample, up to 2**32 samples), `bijective` (a keyed bijection: no memory, any
             place at once, up to 2**45 samples), `sequential`, or `auto`: exact up to
@@ -73,6 +75,10 @@ class VariableBatchSampler(BatchSampler):
         rank: The rank whose contiguous share of each batch is yielded. None yields the
             shares of all ranks in turn, for a loader that deals batches out.
         world_size: Number of ranks; each needs a sample of every batch.
+        micro_batch: The most samples handed out at a time: each rank's share of a
+            global batch comes in pieces of equal length, or differing by one, as many
+            on every rank. `piece` says which update a piece is of, its weight, and
+            whether it is the last. `len` and `state_at` then count pieces.
         output: `list` or `numpy` (int64 arrays).
         threads: Threads that compute whole passes: an exact order's shuffle, and
             `permutation`; at most 1,024. The order is the same for any number.
@@ -87,25 +93,26 @@ class VariableBatchSampler(BatchSampler):
         batch_size: int | None = None,
         drop_last: bool = False,
         *,
-        schedule: StaticPlan | Callable[[int], int] | None = None,
+        schedule: Schedule | None = None,
         order: str = "auto",
         seed: int = 0,
         boundary: str | None = None,
         rank: int | None = 0,
         world_size: int = 1,
+        micro_batch: int | None = None,
         output: str = "list",
         threads: int = 1,
     ) -> None:
         # BatchSampler.__init__ refuses batch_size=None and is skipped.
         source = adopt(sampler, order, seed, rank, world_size)
-        self._theirs = sampler if isinstance(sampler, DistributedSampler) else None
+        self._theirs = source.theirs
         self._their_epoch = 0
         self._processes = source.processes
         self._rank, self._world_size = check_ranks(source.rank, source.world_size)
         self._output = check_output(output)
         check_sizes(batch_size, schedule)
-        planned = None if schedule is None or callable(schedule) else schedule
-        chosen = choose_boundary(boundary, drop_last, planned)
+        self._plan = plan_of(schedule)
+        chosen = choose_boundary(boundary, drop_last, self._plan)
         self._batches = Batches(
             source.num_samples,
             seed=source.seed,
@@ -114,45 +121,20 @@ class VariableBatchSampler(BatchSampler):
             threads=whole("threads", threads, least=1, most=MAX_THREADS),
             indices=source.indices,
         )
-        budget: int | None = None
-        self._schedule_id: str | None = None
-        self._made_with: int | None = None
-        sizes: SizeRuns | CalledSizes
-        if batch_size is not None:
-            self._made_with = self._global_size(batch_size)
-            sizes = SizeRuns(self._batches, [(0, self._made_with)])
-        elif planned is not None:
-            check_plan(planned, source.num_samples)
-            for _, size in planned.runs:
-                self._check_size(size)
-            sizes = SizeRuns(self._batches, planned.runs)
-            budget = planned.horizon.budget
-            self._schedule_id = planned.fingerprint
-        else:
-            function = cast("Callable[[int], int]", schedule)
-            sizes = CalledSizes(self._batches, function, self._check_size)
+        if micro_batch is not None:
+            micro_batch = whole("micro_batch", micro_batch, least=1)
+        self._micro_batch = micro_batch
+        self._made_with = None if batch_size is None else self._global_size(batch_size)
+        sizing = read_sizes(self._made_with, schedule, self._batches, self._check_size)
+        self._schedule_id = sizing.schedule_id
         self._passes = Passes(
-            self._batches, sizes, self._rank, self._world_size, budget
+            self._batches,
+            sizing.sizes,
+            self._rank,
+            self._world_size,
+            micro_batch,
+            sizing.budget,
         )
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """Yields the indices of one pass's batches."""
-        return cast("Iterator[list[int]]", self._draw(self._output))
-
-    def _draw(self, output: str | NDArray[np.int64]) -> Iterator[Any]:
-        # Every batch then costs a call into the run, and none into Python.
-        return Runs(self._runs(output))
-
-    def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
-        """Yields one pass's batches as runs of one size, each to be drawn to its end."""
-        if is_discarded():
-            return
-        self._follow()
-        counter = before_drawing(self, self._passes)
-        if counter is not None:
-            self._passes.count_to(counter)
-        self._passes.begin()
-        yield from self._passes.runs(output)
 
     def _follow(self) -> None:
         """Goes to the epoch of the `DistributedSampler` handed over, where it was set."""
@@ -162,60 +144,8 @@ class VariableBatchSampler(BatchSampler):
                 check_epoch("epoch", self._their_epoch, self.num_samples)
             )
 
-    def batches_into(self, out: Out) -> Iterator[Out]:
-        """Yields the same batches as `iter()`, written into a caller's memory.
-
-        Nothing is allocated: each batch overwrites the one before it.
-
-        Args:
-            out: Contiguous int64 array or CPU tensor (pinned, for copies to a GPU that
-                do not block) of one dimension, at least as long as any batch.
-
-        Yields:
-            `out[:length]`, where `length` is the batch's.
-
-        Raises:
-            ValueError: If `out` is of another kind, or too short for the next size.
-        """
-        array = writable(out)
-        view, held = out[:0], 0
-        for length in self._draw(array):
-            if length != held:
-                view, held = out[:length], length
-            yield view
-
-    @overload
-    def permutation(self, epoch: int = 0, out: None = None) -> Tensor: ...
-    @overload
-    def permutation(self, epoch: int, out: Out) -> Out: ...
-    def permutation(
-        self, epoch: int = 0, out: Tensor | NDArray[np.int64] | None = None
-    ) -> Tensor | NDArray[np.int64]:
-        """Returns the order of one whole pass, whatever its batches.
-
-        Args:
-            epoch: The pass, from 0.
-            out: Where to write it, as for `batches_into`, of `num_samples` elements;
-                None makes a new tensor.
-
-        Raises:
-            ValueError: If an argument is out of its range, or there is no memory for
-                the tensor.
-        """
-        pass_index = check_epoch("epoch", epoch, self.num_samples)
-        if out is None:
-            out = _new_tensor(self.num_samples)
-        array = writable(out)
-        if len(array) != self.num_samples:
-            raise ValueError(
-                f"out must have {self.num_samples} elements (the number of samples), "
-                f"got {len(array)}"
-            )
-        self._batches.fill(pass_index * self.num_samples, array)
-        return out
-
     def __len__(self) -> int:
-        """Batches that `iter()` yields in the current pass.
+        """Batches (pieces, with `micro_batch`) that `iter()` yields in the current pass.
 
         That is the pass being drawn from (counted whole, after a load too), or, once
         its iterator is exhausted, the next one; a plan's last pass stays. Workers
@@ -253,11 +183,6 @@ class VariableBatchSampler(BatchSampler):
     def batch_size(self, size: int) -> None:
         self.set_batch_size(size)
 
-    @property
-    def drop_last(self) -> bool:  # type: ignore[override]  # read, never set
-        """Whether the boundary is `drop`."""
-        return self.boundary == "drop"
-
     @property  # type: ignore[override]  # torch's is any iterable of indices
     def sampler(self) -> "VariableBatchSampler":
         """This sampler: where trainers look for a `set_epoch`."""
@@ -272,23 +197,13 @@ class VariableBatchSampler(BatchSampler):
             )
 
     @property
-    def num_samples(self) -> int:
-        """Number of samples of a pass."""
-        return self._batches.num_samples
+    def start(self) -> int:
+        """Index in its pass of the first batch (or piece) that the next `iter()` yields.
 
-    @property
-    def boundary(self) -> str:
-        """`keep`, `drop` or `wrap`."""
-        return self._batches.boundary
-
-    @property
-    def position(self) -> int:
-        """Position of the next batch drawn, tails skipped included.
-
-        Not of the batch in hand: loaders draw ahead of what is trained. `settings` and
-        `weight` take that batch's number.
+        0 unless a state within a pass was loaded: `enumerate(loader, sampler.start)`
+        counts what `weight`, `settings`, `piece` and `state_at` take.
         """
-        return self._passes.cursor.position
+        return self._passes.loaded
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the pass that the next `iter()` begins.
@@ -345,24 +260,70 @@ class VariableBatchSampler(BatchSampler):
         """What to scale a rank's mean loss by, so that averaging over ranks is exact.
 
         DDP averages the ranks' gradients equally, whatever their shares. With
-        world_size * share / batch the average is the mean over the global batch.
+        world_size * share / batch the average is the mean over the global batch. With
+        `micro_batch`, take `piece(index).weight`.
 
         Args:
             update: The batch's index in the current pass, from 0, counted from the
-                pass's start after a load too.
+                pass's start after a load too. (`state_of`, and a plan's `settings_of`,
+                count from the trial's start.)
 
         Raises:
             ValueError: If there is no such batch, or it lies before the point that was
                 loaded, or `rank` is None.
         """
+        rank = self._one_rank("weight")
+        start, size = self._batch(update)
+        length = self._batches.end(start, size) - start
+        first, last = share(length, rank, self._world_size)
+        return self._world_size * (last - first) / length
+
+    def settings(self, update: int) -> "Settings":
+        """Returns the batch size, rate and momentum of a batch, as its plan decides them.
+
+        Args:
+            update: As of `weight`: enumerate the loader, workers or not.
+
+        Raises:
+            ValueError: If there is no such batch, it lies before the point that was
+                loaded, or the schedule is not a `Plan`.
+        """
+        if self._plan is None:
+            raise ValueError(
+                "schedule must be a Plan for settings(), which knows rates, got "
+                f"{'a batch size' if self._made_with else 'one of batch sizes alone'}"
+            )
+        return self._plan.settings_at(self._batch(update)[0])
+
+    def piece(self, index: int) -> Piece:
+        """Returns what a piece of a global batch is: its update, weight, and if the last.
+
+        Scale the piece's mean loss by the weight, accumulate, and step after the last.
+
+        Args:
+            index: The piece's in the current pass, from 0, counted from the pass's start
+                after a load too: enumerate the loader, workers or not.
+
+        Raises:
+            ValueError: If there is no such piece, no `micro_batch`, or `rank` is None.
+        """
+        if self._micro_batch is None:
+            raise ValueError("micro_batch must be given for piece(), got None")
+        rank = self._one_rank("piece")
+        return self._passes.cut.piece(whole("index", index, least=0), rank)
+
+    def _one_rank(self, asking: str) -> int:
         if self._rank is None:
-            raise ValueError("rank must be a number for weight(), got rank=None")
+            if self._world_size > 1:
+                raise ValueError(f"rank must be a number for {asking}(), got rank=None")
+            return 0
+        return self._rank
+
+    def _batch(self, update: int) -> tuple[int, int]:
+        """Start and size of a batch of the current pass."""
         update = whole("update", update, least=0)
         passes = self._passes
-        start, size = passes.sizes.batch_at(passes.locate("update", update, ahead=1))
-        length = self._batches.end(start, size) - start
-        first, last = share(length, self._rank, self._world_size)
-        return self._world_size * (last - first) / length
+        return passes.sizes.batch_at(passes.locate("update", update, ahead=1))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns a new JSON-able dict: the same on every rank, for any world size.
@@ -382,22 +343,47 @@ class VariableBatchSampler(BatchSampler):
 
         Args:
             batches: Global batches of this pass that were trained, counted from the
-                pass's start after a load too.
+                pass's start after a load too; with `micro_batch` its pieces: an update
+                whose last piece was not trained is begun anew.
 
         Raises:
             ValueError: If so many were not drawn, or the point that was loaded lies
                 behind.
         """
         batches = whole("batches", batches, least=0)
-        cursor = self._passes.cursor
-        if batches > cursor.batches:
+        passes = self._passes
+        if batches > passes.handed_out:
             raise ValueError(
-                f"batches must be at most {cursor.batches} (drawn so far), "
+                f"batches must be at most {passes.handed_out} (drawn so far), "
                 f"got {shown(batches)}"
             )
-        position = self._passes.locate("batches", batches)
-        there = Cursor(cursor.pass_index, position, batches, 0)
-        return self._state(self._passes.normal(there))
+        if self._micro_batch is not None:
+            batches = passes.cut.update_of(batches)
+        position = passes.locate("batches", batches)
+        there = Cursor(passes.current, position, batches, 0)
+        return self._state(passes.laid.normal(there))
+
+    def state_of(self, update: int) -> dict[str, Any]:
+        """Returns the state before an update, none of whose batches need be drawn.
+
+        So that training may start at any update without a saved state.
+
+        Args:
+            update: The update's index from the trial's start, from 0 (`weight` and
+                `settings` take it from the pass's start).
+
+        Raises:
+            ValueError: If a plan has not as many updates, or sizes were set by hand, so
+                that where the update begins is not known.
+        """
+        update = whole("update", update, least=0)
+        laid = self._passes.laid
+        if self._made_with is not None and laid.sizes.constant != self._made_with:
+            raise ValueError(
+                "batch_size must not have been set by hand for state_of(), got other "
+                f"sizes than the {self._made_with} that the sampler was made with"
+            )
+        return self._state(laid.after(update))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes back to a state: the next `iter()` yields what was left of its pass.
@@ -416,21 +402,23 @@ class VariableBatchSampler(BatchSampler):
         self._follow()  # what their epoch says later is said after the load
         cursor, runs = read_state(state, self._state(self._passes.cursor))
         if cursor.slices and (
-            self._rank is not None or cursor.slices >= self._world_size
+            self._rank is not None
+            or self._micro_batch is not None
+            or cursor.slices >= self._world_size
         ):
             raise ValueError(
-                "state's slices_yielded must be 0 where the world size changed, "
+                "state's slices_yielded must be 0 where ranks or pieces are others, "
                 f"got {shown(cursor.slices)}"
             )
-        passes, sizes = self._passes, self._passes.sizes
-        if self._made_with is None:
-            start = passes.start_of(cursor.pass_index)
-            end = passes.end_of(cursor.pass_index)
-            check_place(cursor, start, sizes, self.num_samples, end)
+        laid = self._passes.laid
         if runs is not None:
             checked = [(at, self._check_size(size)) for at, size in runs]
-            sizes = SizeRuns(self._batches, checked)
-        passes.go_back(cursor, sizes)
+            laid = Laid(self._batches, SizeRuns(self._batches, checked), laid.budget)
+        # Of sizes set by hand the state knows those to come, but pieces are counted
+        # from the pass's beginning.
+        if runs is None or (self._micro_batch is not None and cursor.batches):
+            check_place(cursor, laid)
+        self._passes.go_back(cursor, laid.sizes)
 
     def _global_size(self, size: int) -> int:
         """The global size that a user means, checked."""
@@ -441,21 +429,17 @@ class VariableBatchSampler(BatchSampler):
         return check_batch_size(size, self.num_samples, self._world_size)
 
     def _state(self, cursor: Cursor) -> dict[str, Any]:
+        if self._micro_batch is not None:
+            cursor = cursor._replace(slices=0)  # an update begins with its first piece
         runs = None
         sizes = self._passes.sizes
         if self._made_with is not None and isinstance(sizes, SizeRuns):
             # The size in force, and those set for positions to come.
             runs = sizes.runs_from(cursor.position)
         return write_state(
-            cursor, self._batches, None, self._made_with, runs, self._schedule_id
+            cursor,
+            self._batches,
+            self._made_with,
+            runs,
+            self._schedule_id,
         )
-
-
-def _new_tensor(length: int) -> Tensor:
-    try:
-        return torch.empty(length, dtype=torch.int64)
-    except RuntimeError as error:
-        raise ValueError(
-            f"sampler must be small enough for memory: no room for a pass of {length} "
-            "samples (give permutation an `out`, or draw batches)"
-        ) from error

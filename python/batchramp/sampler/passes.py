@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchramp._rust import Batches, Run
+from batchramp.sampler.laid import Laid
+from batchramp.sampler.pieces import Cut
 from batchramp.sampler.sizes import (
     MAX_POSITION,
     CalledSizes,
@@ -25,10 +27,11 @@ class Passes:
         sizes: Of its batches.
         rank: The rank whose shares are drawn; None is all of them in turn.
         world_size: Number of ranks.
+        micro_batch: The most samples of a piece; None where shares are not cut.
         budget: The position before which the last batch begins; None is without end.
 
     Attributes:
-        sizes: Of the batches; replaced, never changed.
+        laid: The stream as its sizes lay it; replaced, never changed.
         origin: Where the current pass began, or the state that was loaded.
         begun: Whether an iterator has begun the current pass.
         exhausted: Whether that iterator has been asked for more than the pass has.
@@ -41,13 +44,14 @@ class Passes:
         sizes: SizeRuns | CalledSizes,
         rank: int | None,
         world_size: int,
+        micro_batch: int | None,
         budget: int | None,
     ) -> None:
-        self.sizes = sizes
+        self.laid = Laid(batches, sizes, budget)
         self._batches = batches
         self.rank = rank
         self.world_size = world_size
-        self._budget = budget
+        self._micro_batch = micro_batch
         self.begun = False
         self.exhausted = False
         self.told = False
@@ -57,11 +61,17 @@ class Passes:
         self._again = False
         self._generation = 0
         self._found = (0, 0)
-        self._check_shares(self.origin)
+        self._cuts: tuple[Cursor, Cut] | None = None
+        self.laid.check_shares(self.origin, world_size)
 
     def __getstate__(self) -> dict[str, object]:
         # A run belongs to its iterator: a copy goes on from where it stands.
         return self.__dict__ | {"_base": self.cursor, "_run": None}
+
+    @property
+    def sizes(self) -> SizeRuns | CalledSizes:
+        """Of the batches."""
+        return self.laid.sizes
 
     @property
     def cursor(self) -> Cursor:
@@ -92,7 +102,7 @@ class Passes:
     @property
     def finished(self) -> bool:
         """Whether all batches of the current pass are drawn."""
-        return self.begun and not self._remaining(self.cursor)
+        return self.begun and not self.laid.remaining(self.cursor)
 
     @property
     def place(self) -> Cursor:
@@ -100,17 +110,12 @@ class Passes:
         cursor = self.cursor
         if self._again and self.finished:
             return self.start_of(cursor.pass_index)  # it is to be begun anew
-        return self.normal(cursor)
-
-    @property
-    def loaded(self) -> int:
-        """Batches of the pass due that come before the state that was loaded."""
-        return 0 if self.begun else self.origin.batches
+        return self.laid.normal(cursor)
 
     @property
     def planned(self) -> bool:
         """Whether the sizes are known ahead for good, and come to an end."""
-        return self._budget is not None
+        return self.laid.budget is not None
 
     @property
     def even(self) -> bool:
@@ -118,52 +123,84 @@ class Passes:
         return self.sizes.constant is not None and self._batches.boundary != "wrap"
 
     @property
+    def loaded(self) -> int:
+        """Batches (pieces) of the pass due that come before the state that was loaded."""
+        return 0 if self.begun else self.handed_out
+
+    @property
     def left(self) -> int:
-        """Batches of the pass being drawn from, or of the next one where none is left."""
+        """Batches (pieces) yet to be drawn of this pass, or of the next if none is."""
         here = 0
-        if not self.begun:
-            here = self._remaining(self.origin)
-        elif not self._again:
-            here = self._remaining(self.cursor)
+        if not self.begun or not self._again:
+            here = self._length(self.origin) - self.handed_out
         # Past a plan's end the iterator itself says so.
         return here or self.length_of(self.due) or len(self)
 
-    def normal(self, cursor: Cursor) -> Cursor:
-        """Returns a cursor, or the next pass's beginning where its pass is at its end."""
-        if cursor.batches and not cursor.slices and not self._remaining(cursor):
-            return self.start_after(cursor)
-        return cursor
-
     def __len__(self) -> int:
-        """Batches of the current pass, or of the next once its iterator is exhausted."""
+        """Batches, or pieces, of the current pass; of the next once it is exhausted."""
         origin = self.origin
         if self.exhausted and not self._again:
             following = self.start_of(self.current + 1)
-            origin = following if self._remaining(following) else origin
-        elif not origin.batches and not self._remaining(origin) and origin.pass_index:
-            origin = self.start_of(origin.pass_index - 1)  # a plan's end was loaded
-        return origin.batches + self._remaining(origin)
+            origin = following if self.laid.remaining(following) else origin
+        elif not origin.batches and not self.laid.remaining(origin):
+            # A plan's end was loaded.
+            origin = self.laid.start_of(max(0, origin.pass_index - 1))
+        return self._length(origin)
+
+    def length_of(self, pass_index: int) -> int:
+        """Returns how many batches, or pieces, a pass that begins anew has."""
+        return self._length(self.start_of(pass_index))
 
     def length_counted(self, counter: Counter) -> int:
-        """Returns the batches of the pass that a trainer is about to draw, or draws."""
+        """Returns the same of the pass that a trainer is about to draw, or draws."""
         if self.begun and counter.epoch != self.current:
             return self.length_of(self.due)
-        if self.told:
-            return self.origin.batches + self._remaining(self.origin)
-        return self.length_of(counter.epoch)
+        return self._length(self.origin) if self.told else self.length_of(counter.epoch)
+
+    def _length(self, origin: Cursor) -> int:
+        """Batches, or pieces, of a pass that begins, or goes on, at a cursor."""
+        if self._micro_batch is None:
+            return origin.batches + self.laid.remaining(origin)
+        return self._cut(origin).count
+
+    def _cut(self, origin: Cursor) -> Cut:
+        """The pieces of a pass that begins, or goes on, at a cursor: of all of it."""
+        assert self._micro_batch is not None
+        if self._cuts is None or self._cuts[0] != origin:
+            start = origin
+            if origin.batches:
+                start = self.laid.start_of(origin.pass_index)
+            stretches = self.laid.stretches(start)
+            self._cuts = (origin, Cut(stretches, self.world_size, self._micro_batch))
+        return self._cuts[1]
+
+    @property
+    def cut(self) -> Cut:
+        """The pieces of the current pass, counted from its beginning."""
+        return self._cut(self.origin)
+
+    @property
+    def handed_out(self) -> int:
+        """Batches, or pieces, of the current pass that each rank has been handed."""
+        cursor = self.cursor
+        if self._micro_batch is None:
+            return cursor.batches
+        ranks = self.world_size if self.rank is None else 1
+        return self.cut.before(cursor.batches) + cursor.slices // ranks
 
     def begin(self) -> None:
         """Moves to the pass that an iterator draws from."""
         origin = self.start_of(self.due) if self.begun else self.origin
         # The dry run is for a plan alone: nothing else ends.
-        if self._budget and not origin.batches and not self._remaining(origin):
+        budget = self.laid.budget
+        if budget and not origin.batches and not self.laid.remaining(origin):
             raise ValueError(
-                f"epoch must lie before {self._budget / self._batches.num_samples:g}, "
+                f"epoch must lie before {budget / self._batches.num_samples:g}, "
                 f"where the plan ends, got {origin.pass_index} (an iterator dropped "
                 "after its first batch, as by next(iter(loader)), has taken a pass too: "
                 "call set_epoch with the pass that you mean)"
             )
-        self._check_shares(origin)
+        self.laid.check_shares(origin, self.world_size)
         if self.begun:
             self._place(origin)
         self.begun = self.told = True
@@ -172,7 +209,7 @@ class Passes:
     def runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields the pass that was begun as runs of one size, each drawn to its end."""
         generation, cursor = self._generation, self._base
-        end = self.end_of(cursor.pass_index)
+        end = self.laid.end_of(cursor.pass_index)
         while cursor.position < end:
             start, size, until = self.sizes.draw(cursor.position)
             if start >= end:
@@ -185,6 +222,7 @@ class Passes:
                 self.world_size,
                 cursor.slices,
                 output,
+                micro_batch=self._micro_batch,
             )
             # An iterator that set_epoch, a load or a newer one left behind runs on for
             # its owner, but is no longer where the sampler stands.
@@ -236,14 +274,14 @@ class Passes:
 
     def go_back(self, cursor: Cursor, sizes: SizeRuns | CalledSizes) -> None:
         """Makes a cursor, of other sizes perhaps, the place where the sampler stands."""
-        self.sizes = sizes
-        self._stand_at(self.normal(cursor))
+        self._lay(sizes)
+        self._stand_at(self.laid.normal(cursor))
         self.begun, self.told = False, True
 
     def resize(self, position: int, size: int, *, for_good: bool) -> None:
         """Sets the size by hand of the batches from a position on."""
         assert isinstance(self.sizes, SizeRuns)
-        self.sizes = self.sizes.changed(position, size, for_good=for_good)
+        self._lay(self.sizes.changed(position, size, for_good=for_good))
         if self._run is not None:
             self._run.stop_at(position)
         # A batch found further on was found at the sizes before.
@@ -271,7 +309,7 @@ class Passes:
         position, found = self._found
         if batches < found:
             position, found = origin.position, origin.batches
-        end = self.end_of(self.cursor.pass_index)
+        end = self.laid.end_of(self.cursor.pass_index)
         wanted = min(batches, MAX_POSITION) - found
         position, count = self.sizes.lay(position, end, wanted)
         more = self.sizes.lay(position, end, ahead)[1]
@@ -284,41 +322,25 @@ class Passes:
         self._found = (position, batches)
         return position
 
-    def length_of(self, pass_index: int) -> int:
-        """Returns how many batches a pass that begins anew has."""
-        return self._remaining(self.start_of(pass_index))
-
-    def end_of(self, pass_index: int) -> int:
-        """Returns the position before which a batch of this pass begins."""
-        end = (pass_index + 1) * self._batches.num_samples
-        return end if self._budget is None else min(end, self._budget)
-
     def start_of(self, pass_index: int) -> Cursor:
         """Returns where a pass begins."""
         current = self.cursor
         if pass_index == current.pass_index + 1:
-            return self.start_after(current)
-        return self._start(pass_index, 0)
-
-    def start_after(self, cursor: Cursor) -> Cursor:
-        """Returns where the pass after a cursor's begins."""
-        return self._start(cursor.pass_index + 1, cursor.position)
-
-    def _start(self, pass_index: int, before: int) -> Cursor:
-        """Where a pass begins; under `wrap` as its batches fall from `before` on."""
-        position = pass_index * self._batches.num_samples
-        if self._batches.boundary == "wrap":
-            position, _ = self.sizes.lay(before, position)
-        return Cursor(pass_index, position, 0, 0)
+            return self.laid.start_after(current)
+        return self.laid.start_of(pass_index)
 
     def _place(self, origin: Cursor) -> None:
         """Stands at a pass's beginning, the sizes set by hand being moved along."""
         sizes = self.sizes
         if isinstance(sizes, CalledSizes):
             sizes.forget(origin.position)
-        elif self._budget is None:
-            self.sizes = sizes.moved(self.cursor.position, origin.position)
+        elif self.laid.budget is None:
+            self._lay(sizes.moved(self.cursor.position, origin.position))
         self._stand_at(origin)
+
+    def _lay(self, sizes: SizeRuns | CalledSizes) -> None:
+        self.laid = Laid(self._batches, sizes, self.laid.budget)
+        self._cuts = None
 
     def _stand_at(self, cursor: Cursor) -> None:
         self._run, self._base = None, cursor
@@ -337,27 +359,3 @@ class Passes:
             return base
         after = position_after(self._batches, self.sizes.size_at, start, run.batch_size)
         return Cursor(base.pass_index, after, batches, 0)
-
-    def _remaining(self, cursor: Cursor) -> int:
-        """How many batches of its pass begin at or past the cursor."""
-        end = self.end_of(cursor.pass_index)
-        return self.sizes.lay(cursor.position, end)[1]
-
-    def _check_shares(self, origin: Cursor) -> None:
-        """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
-        if self.world_size == 1 or isinstance(self.sizes, CalledSizes):
-            return
-        count = self._remaining(origin)
-        if count == 0:
-            return
-        end = self.end_of(origin.pass_index)
-        position, _ = self.sizes.lay(origin.position, end, count - 1)
-        start, size = self.sizes.batch_at(position)
-        length = self._batches.end(start, size) - start
-        if length < self.world_size:
-            raise ValueError(
-                f"batch_size must leave every batch {self.world_size} samples or more "
-                f"(world_size), got {size}, which leaves the last of a pass of "
-                f'{self._batches.num_samples} with {length}: use boundary="drop" or '
-                '"wrap"'
-            )

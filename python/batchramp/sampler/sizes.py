@@ -56,9 +56,12 @@ class SizeRuns:
     def draw(self, position: int) -> tuple[int, int, int]:
         """Returns the same, and the position from which on another size may hold."""
         start, size = self.batch_at(position)
+        return start, size, self.holds_until(start)
+
+    def holds_until(self, start: int) -> int:
+        """Returns the position from which on another size may hold than at this one."""
         after = bisect_right(self._starts, start)
-        until = self._starts[after] if after < len(self._starts) else MAX_POSITION
-        return start, size, until
+        return self._starts[after] if after < len(self._starts) else MAX_POSITION
 
     def lay(
         self, position: int, until: int, limit: int | None = None
@@ -171,7 +174,11 @@ class CalledSizes:
         size = self._ask_anew(position)
         start = self._batches.start(position, size)
         size = size if start == position else self._ask_anew(start)
-        return start, size, start + 1
+        return start, size, self.holds_until(start)
+
+    def holds_until(self, start: int) -> int:
+        """Returns the next position: at any another size may hold."""
+        return start + 1
 
     def lay(
         self, position: int, until: int, limit: int | None = None

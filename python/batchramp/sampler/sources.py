@@ -1,7 +1,7 @@
 """What a sampler is told to draw from, and how: the arguments of its constructor."""
 
 from collections.abc import Sequence, Sized
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from torch.utils.data import (
 from batchramp.sampler.indices import read_indices
 from batchramp.sampler.trainers.lightning import refuse_rebuild
 from batchramp.values import shown, whole
+
+if TYPE_CHECKING:
+    from batchramp.schedules.interface import Settings
 
 MAX_SAMPLES = 2**45
 """The most samples of any order."""
@@ -49,6 +52,10 @@ class StaticPlan(Protocol):
     @property
     def fingerprint(self) -> str:
         """Short hash, which a sampler's state keeps."""
+        ...
+
+    def settings_at(self, position: int) -> "Settings":
+        """Settings of the batch that holds a position."""
         ...
 
 

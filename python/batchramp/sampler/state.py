@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from batchramp._rust import Batches
-from batchramp.sampler.sizes import MAX_POSITION, CalledSizes, SizeRuns
+from batchramp.sampler.sizes import MAX_POSITION
 from batchramp.values import shown, whole
 
 _VERSION = 2
@@ -30,7 +30,6 @@ class Cursor(NamedTuple):
 def write_state(
     cursor: Cursor,
     batches: Batches,
-    indices: str | None,
     batch_size: int | None,
     runs: list[list[int]] | None,
     schedule_id: str | None,
@@ -40,7 +39,6 @@ def write_state(
     Args:
         cursor: Where the sampler stands.
         batches: The stream it cuts.
-        indices: The digest of the indices that it draws; None where they are all.
         batch_size: The global size that the sampler was made with; None where a
             schedule decides it.
         runs: Sizes set by hand, [position, size]: the one in force and those to come;
@@ -52,7 +50,7 @@ def write_state(
         "version": _VERSION,
         "algo": batches.order_version,
         "n": batches.num_samples,
-        "indices": indices,
+        "indices": batches.indices_digest,
         "seed": batches.seed,
         "boundary": batches.boundary,
         "epoch": cursor.pass_index,
@@ -82,17 +80,20 @@ def read_state(
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"state must be a mapping, got {shown(state)}")
-    if state.get("version") == 1:
-        state = {**_SINCE_VERSION_2, "batch_size": ours["batch_size"], **state}
+    if "version" in state:
+        version = whole("state's version", state["version"])
+        if version not in (1, _VERSION):
+            raise ValueError(
+                f"state's version must be 1 or {_VERSION}, got {shown(version)}"
+            )
+        if version == 1:
+            state = {**_SINCE_VERSION_2, "batch_size": ours["batch_size"], **state}
     missing = [key for key in ours if key not in state]
     if missing:
         raise ValueError(
             f"state must have the keys {', '.join(ours)}, got {shown(list(state))} "
             f"without {', '.join(missing)}"
         )
-    version = whole("state's version", state["version"])
-    if version not in (1, _VERSION):
-        raise ValueError(f"state's version must be 1 or {_VERSION}, got {shown(version)}")
     for key in _IDENTITY:
         given = state[key]
         if isinstance(ours[key], int):
@@ -147,40 +148,6 @@ def check_epoch(name: str, epoch: Any, num_samples: int) -> int:
     if pass_index > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(pass_index)}")
     return pass_index
-
-
-def check_place(
-    cursor: Cursor,
-    start: Cursor,
-    sizes: SizeRuns | CalledSizes,
-    num_samples: int,
-    end: int,
-) -> None:
-    """Refuses a cursor that a schedule does not come by.
-
-    Args:
-        cursor: Where a state says that it stands.
-        start: Where its pass begins.
-        sizes: The schedule's.
-        num_samples: Of a pass.
-        end: The position before which a batch of the pass begins.
-
-    Raises:
-        ValueError: If a plan ends before the pass before that one, or the batches stop
-            elsewhere.
-    """
-    # The pass after a plan's last is where it stands when that is finished.
-    if (cursor.pass_index - 1) * num_samples >= end:
-        raise ValueError(
-            f"state's epoch must lie before the plan's end, got {cursor.pass_index}"
-        )
-    position, batches = sizes.lay(start.position, end, cursor.batches)
-    if (position, batches) != (cursor.position, cursor.batches):
-        raise ValueError(
-            "state's batches_yielded and samples_consumed_global must be a place that "
-            f"the schedule comes by, got {cursor.batches} batches and position "
-            f"{cursor.position} where it has {batches} and {position}"
-        )
 
 
 def _read_runs(

@@ -88,6 +88,27 @@ class Plan:
         progress = self._held_by(index, position)
         return decided(self.schedule, self.horizon, progress, self._state)
 
+    def settings_of(self, update: int) -> Settings:
+        """Returns the settings of an update.
+
+        Args:
+            update: Its index from the trial's start, from 0 (a sampler's `settings`
+                takes it from the pass's start).
+
+        Raises:
+            ValueError: If the plan has no such update.
+        """
+        if not 0 <= whole("update", update) < self.updates:
+            raise ValueError(
+                f"update must be at least 0 and below {self.updates} (those of the "
+                f"plan), got {shown(update)}"
+            )
+        index = bisect_right(self._first_updates, update) - 1
+        first = Progress(self._starts[index], self._first_updates[index])
+        size = self.stages[index].batch_size
+        at = _advance(self.horizon, first, size, until_update=int(update))
+        return decided(self.schedule, self.horizon, at, self._state)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the plan as JSON values."""
         return {
