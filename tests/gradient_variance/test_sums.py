@@ -67,6 +67,20 @@ def test_rows_are_summed_one_by_one(shape, dtype):
         torch.testing.assert_close(products, expected, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("length", [7, 3000])
+def test_complex_numbers_are_two_real_ones(length):
+    rows = torch.randn(3, length, dtype=torch.complex64)
+    direction = torch.randn(length, dtype=torch.complex64).conj()
+    wide, along = rows.to(torch.complex128), direction.to(torch.complex128)
+    norms, products = (wide.conj() * wide).real.sum(1), (wide.conj() @ along).real
+    torch.testing.assert_close(squared_norms_of_rows(rows), norms)
+    torch.testing.assert_close(
+        squared_norm_on_device([rows, rows[:1]]), norms.sum() + norms[0]
+    )
+    torch.testing.assert_close(inner_products(rows, direction), products)
+    torch.testing.assert_close(inner_product([rows[0]], [direction]), products[0])
+
+
 @pytest.mark.parametrize("unit", [1e-30, 1e-22, 1.0, 1e19, 1e25])
 def test_gradients_of_any_size_neither_vanish_nor_overflow(unit):
     rows = (torch.randn(3, 5000) + 0.5) * unit

@@ -64,6 +64,8 @@ def refuse_weights(name: str, values: Any) -> None:
     Raises:
         ValueError: If it is one.
     """
+    if type(values) is Tensor and not values.requires_grad:
+        return  # what most are, at once
     if isinstance(values, nn.Parameter) or (
         isinstance(values, Tensor)
         and values.requires_grad
@@ -142,7 +144,9 @@ def _of_tensor(name: str, values: Tensor) -> NDArray[Any]:
     try:
         return values.numpy(force=True)
     except (RuntimeError, TypeError) as error:  # as of a meta tensor
-        raise ValueError(f"{name} must hold numbers to read: {error}") from error
+        # Of those that FSDP and tensor parallelism split, this rank holds a part alone.
+        whole = ": write its full_tensor()" if hasattr(values, "full_tensor") else ""
+        raise ValueError(f"{name} must hold numbers to read: {error}{whole}") from error
 
 
 def _not_real(name: str, kind: Any) -> str:

@@ -31,7 +31,9 @@ class GradientNorms:
 
     Args:
         dtype: Precision of the running sum, `float32` (4 bytes a coordinate) or
-            `float64`.
+            `float64`. The first rounds the mean: a trace from both numbers has three
+            right digits where the gradients deviate from it by a hundredth of it, and
+            none at 1e-5.
 
     Raises:
         ValueError: If `dtype` is neither.

@@ -3,6 +3,9 @@
 Single precision would not do: its sums over millions of weights lose three digits, and a
 square of what is below 1e-23 or above 1e19 leaves it. Double precision holds all that
 single and half precision can square, and of its own numbers those from 1e-150 to 1e150.
+
+Complex numbers count as their two real parts: the product of a and b is the real part of
+conj(a) b.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
     """
     home = _home(tensors)
     near, far = [], []
-    for tensor in tensors:
+    for tensor in map(_real, tensors):
         if tensor.device.type != "cpu":
             far.append(tensor)
         else:
@@ -48,6 +51,7 @@ def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
 
 def squared_norms_of_rows(rows: Tensor) -> Tensor:
     """Returns the squared norm of each row of (n, P): shape (n,), float64."""
+    rows = _real(rows).flatten(1)
     length = rows.shape[1]
     if rows.device.type == "cpu" and length >= _LONG:
         threads = torch.get_num_threads()
@@ -63,6 +67,7 @@ def inner_products(rows: Tensor, direction: Tensor) -> Tensor:
 
     Shape (n,), float64. Some columns are widened at a time.
     """
+    rows, direction = _real(rows).flatten(1), _real(direction)
     block = _BLOCK if rows.device.type == "cpu" else _DEVICE_BLOCK
     width = max(1, block // max(1, len(rows)))
     along = torch.split(direction.reshape(-1), width)
@@ -89,3 +94,9 @@ def _home(tensors: Sequence[Tensor]) -> torch.device:
     """Where sums over tensors go, so that none of them is waited for."""
     devices = [tensor.device for tensor in tensors]
     return next((each for each in devices if each.type != "cpu"), devices[0])
+
+
+def _real(numbers: Tensor) -> Tensor:
+    if not numbers.is_complex():
+        return numbers
+    return torch.view_as_real(numbers.resolve_conj())
