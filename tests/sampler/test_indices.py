@@ -9,6 +9,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -19,6 +21,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+from batchramp._rust import Batches
 from batchramp.sampler import VariableBatchSampler
 from batchramp.sampler.sources import adopt
 
@@ -207,3 +210,82 @@ def test_plans_and_ranks_draw_the_indices():
         for rank in range(3)
     ]
     assert flat(shares) == whole[0]
+
+
+ANY_INDICES = st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=40)
+
+
+@given(
+    ANY_INDICES | st.lists(st.integers(0, 70_000), min_size=1, max_size=40),
+    st.sampled_from(["exact", "bijective", "sequential"]),
+    st.sampled_from(["keep", "drop", "wrap"]),
+    st.data(),
+)
+def test_every_way_to_draw_gives_the_indices_at_the_places(ids, order, boundary, data):
+    named = {"seed": 5, "order": order, "boundary": boundary}
+    indices = np.array(ids)
+    places, batches = (
+        Batches(len(ids), **named),
+        Batches(len(ids), indices=indices, **named),
+    )
+    if data.draw(st.booleans()):
+        batches = pickle.loads(pickle.dumps(batches))
+    size = data.draw(st.integers(1, len(ids)))
+    world_size = data.draw(st.integers(1, size))
+    rank = data.draw(st.integers(0, world_size - 1))
+    start = places.start(data.draw(st.integers(0, 200)), size)
+    size = min(size, places.end(start, size) - start)  # none is cut short
+    if size < world_size:
+        rank, world_size = 0, 1
+    expected = indices[places.take(start, size, rank, world_size)]
+    assert batches.take(start, size, rank, world_size).tolist() == expected.tolist()
+    out = np.empty(size, np.int64)
+    batches.fill(start, out)
+    assert out.tolist() == indices[places.take(start, size)].tolist()
+
+    def share(into):
+        return next(batches.run(start, size, start + 1, rank, world_size, 0, into))
+
+    listed, array = share("list"), share("numpy")
+    assert listed == array.tolist() == out[: share(out)].tolist() == expected.tolist()
+    assert all(type(index) is int for index in listed)
+
+
+@pytest.mark.parametrize("order", ["exact", "bijective"])
+def test_threads_gather_what_one_does(order):
+    indices = np.random.default_rng(0).integers(0, 2**63 - 1, 400_000)
+    found = []
+    for threads in (1, 2, 5):
+        batches = Batches(len(indices), order=order, indices=indices, threads=threads)
+        found.append(batches.take(0, len(indices)))
+    assert np.array_equal(np.sort(found[0]), np.sort(indices))
+    assert all(np.array_equal(found[0], others) for others in found[1:])
+
+
+def test_the_digest_never_changes():
+    def digest(ids):
+        return Batches(len(ids), indices=np.array(ids)).indices_digest
+
+    # XXH3's 128 bits, as the reference implementation gives them for these bytes.
+    assert digest([3, 1, 4, 1, 5]) == "8deee59d1d5307ecb5d008401744d848"
+    assert digest([2**63 - 1]) == "acca2b3b36ec80c98c743a61a0ed0663"
+    squares = [place * place for place in range(5000)]
+    assert digest(squares) == "ad7b013b0fde7e8cb1f9788f9c848f74"
+    assert Batches(5).indices_digest is Batches(5).indices is None
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([1, 2], r"indices must be as many as num_samples \(3\), got 2"),
+        ([1, -2, -3], "indices must not be negative, got -2"),
+        ([1, 2, -(2**63)], "indices must not be negative, got -9223372036854775808"),
+    ],
+)
+def test_indices_of_another_number_or_sign_are_refused(indices, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(3, indices=np.array(indices))
+    with pytest.raises(ValueError, match="indices must be contiguous"):
+        Batches(3, indices=np.arange(6)[::2])
+    with pytest.raises(TypeError):
+        Batches(3, indices=np.arange(3, dtype=np.int32))

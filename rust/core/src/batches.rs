@@ -304,6 +304,34 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn indices_stand_for_the_places_of_the_stream(
+            indices in prop::collection::vec(0..=i64::MAX, 1..60),
+            seed: u64,
+            begin in 0_u64..200,
+            length in 1_usize..150,
+            order in prop::sample::select(&["exact", "bijective", "sequential"][..]),
+        ) {
+            let num_samples = indices.len() as u64;
+            let places = Batches::new(num_samples, seed, order, Boundary::Keep, 1).unwrap();
+            let given = Batches::new(num_samples, seed, order, Boundary::Keep, 1).unwrap();
+            let given = given.with_indices(&indices).unwrap();
+            let (mut expected, mut samples) = (vec![0; length], vec![0; length]);
+            places.fill(begin, &mut expected).unwrap();
+            for place in &mut expected {
+                *place = indices[usize::try_from(*place).unwrap()];
+            }
+            given.fill(begin, &mut samples).unwrap();
+            prop_assert_eq!(&samples, &expected);
+            if given.fill_at_once(begin, &mut samples) {
+                prop_assert_eq!(samples, expected);
+            }
+            prop_assert_eq!(given.largest(), *indices.iter().max().unwrap());
+            prop_assert_eq!(places.largest(), i64::try_from(num_samples - 1).unwrap());
+        }
+    }
+
     #[test]
     fn the_boundaries_differ_at_the_pass_end() {
         let batches = |boundary| Batches::new(10, 0, "sequential", boundary, 1).unwrap();
@@ -358,7 +386,10 @@ mod tests {
     fn threads_change_nothing() {
         for (order, num_samples) in [("exact", 400_000), ("bijective", 500_000)] {
             let read = |threads| {
-                let batches = Batches::new(num_samples, 3, order, Boundary::Wrap, threads).unwrap();
+                let indices: Vec<i64> = (7..).take(usize::try_from(num_samples).unwrap()).collect();
+                let batches = Batches::new(num_samples, 3, order, Boundary::Wrap, threads)
+                    .and_then(|batches| batches.with_indices(&indices))
+                    .unwrap();
                 let mut samples = vec![0; 700_001];
                 batches.fill(123, &mut samples).unwrap();
                 samples
