@@ -104,6 +104,11 @@ def read_state(
                 f"got {shown(state[key])}"
             )
     size = state["batch_size"]
+    if (size is None) != (ours["batch_size"] is None):
+        raise ValueError(
+            "state's batch_size must be null where a schedule decides it and only "
+            f"there, got {shown(size)}"
+        )
     if size is not None:
         size = whole("state's batch_size", size)
     if size != ours["batch_size"]:
