@@ -89,6 +89,21 @@ def test_any_estimates_have_an_interval(estimates, covariance, freedom, level):
     assert low <= high or math.isnan(low) or math.isnan(high)
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-18, 1.0, 1e18, 1e25])
+def test_variances_hold_what_their_precision_says(unit):
+    rows = torch.randn(30, 50, generator=torch.manual_seed(0)) * unit
+    expected = rows.double().var(0)
+    for dtype in ("float32", "float64"):
+        streamed = GradientVariance(dtype=dtype)
+        for row in rows:
+            streamed.update(row)
+        stacked = GradientVariance.from_stacked(rows, dtype=dtype)
+        for variance in (streamed, stacked):
+            close = torch.allclose(variance.variance().double(), expected, 1e-5, 0)
+            # Beyond what single precision can square, a state in it says 0 or infinity.
+            assert close == (dtype == "float64" or 1e-18 <= unit <= 1e18)
+
+
 WRONG = [10**400, 10**9999, "3", None, True, [3.0], object(), 1j, torch.tensor(1j)]
 
 

@@ -36,7 +36,9 @@ class GradientVariance:
     state rounds float64. CPU tensors and NumPy arrays are read in place if they are
     contiguous, and copied first if not, or if they are on another device. Work runs on
     `torch.get_num_threads()` threads, without the GIL; their number changes no result.
-    A `float32` state holds deviations from 1e-19 to 1e19, whose squares it can keep.
+    A `float32` state holds deviations from 1e-18 to 1e18, whose squares it can keep.
+    What is not finite stays, in its coordinate: leave out a gradient that overflowed, as
+    now and then under AMP, whose `squared_norm` is not finite.
 
     A `float32` state is close while means are small beside the deviations, as those of
     gradients are: in a stream whose mean is 1,000 standard deviations from zero, the
