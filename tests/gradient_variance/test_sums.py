@@ -136,6 +136,16 @@ def test_little_noise_beside_a_large_mean_is_not_lost(dtype, noise, close):
     torch.testing.assert_close(found.orthogonal, across, rtol=close, atol=0)
 
 
+def test_empty_parts_count_for_nothing_on_any_device():
+    for device in ("cpu", "meta"):
+        empty = torch.ones(0, 3, device=device)
+        for parts in ([empty], [empty, torch.ones(2, device=device)]):
+            found = squared_norm_on_device(parts)
+            assert found.shape == ()
+            assert found.device.type == device
+    assert float(squared_norm_on_device([torch.ones(0), torch.ones(2)])) == 2
+
+
 def test_parts_on_several_devices_meet_where_nothing_waits():
     # On the device `meta` a tensor has no value: reading one raises.
     gradients = [[torch.ones(2, 4), torch.ones(3, device="meta")]] * 3

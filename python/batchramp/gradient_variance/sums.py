@@ -36,10 +36,11 @@ def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
     near, far = [], []
     for tensor in map(_real, tensors):
         if tensor.device.type != "cpu":
-            far.append(tensor)
+            if tensor.numel():  # torch's norm of nothing is what was in the memory
+                far.append(tensor)
         else:
             near.append(array("gradient", tensor))
-    norms = []
+    norms = [torch.zeros((), dtype=torch.float64, device=home)]
     if far:
         found = torch._foreach_norm(far, 2, dtype=torch.float64)
         norms.append(torch.stack([norm.to(home) for norm in found]).square().sum())
