@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+import batchramp
 from batchramp.sampler import VariableBatchSampler
 
 engine = pytest.importorskip("ignite.engine")
@@ -107,3 +108,105 @@ def test_the_reproducible_sampler_holds_a_pass_as_it_was_at_its_start():
     first += batches
     assert first == passes(1, batch_size=6)[0]
     assert {len(batch) for batch in list(held)[:-1]} == {4}
+
+
+PLAN = batchramp.plan(
+    "smith-increase", num_samples=SAMPLES, epochs=4, batch_size=4, max_batch_size=16
+)
+FLAT = batchramp.plan(
+    "smith-increase", num_samples=SAMPLES, epochs=3, batch_size=6, max_batch_size=6
+)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "message"),
+    [
+        (PLAN, 4, "max_epochs must be 1 where passes differ in length, got 4 epochs"),
+        (grow, 3, "max_epochs must be 1 where passes differ in length, got 3 epochs"),
+        (FLAT, 5, "max_epochs must end with the plan, got 45 iterations to come where"),
+    ],
+)
+def test_epochs_that_are_not_the_passes_are_refused_at_the_start(
+    kind, schedule, epochs, message
+):
+    trainer, seen = new_trainer(kind)
+    trainer.logger.disabled = True
+    loader = loader_of(VariableBatchSampler(SAMPLES, schedule=schedule))
+    with pytest.raises(ValueError, match=message):
+        trainer.run(loader, max_epochs=epochs)
+    assert seen == []
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_plan_runs_whole_in_one_epoch_or_in_the_users_own(kind, workers):
+    whole = chained(passes(4, schedule=PLAN))
+    assert len(whole) == PLAN.updates
+    for run in (
+        {"max_epochs": 1, "epoch_length": PLAN.updates},
+        {"max_epochs": PLAN.updates, "epoch_length": 1},
+        {"max_iters": PLAN.updates},
+    ):
+        trainer, seen = new_trainer(kind)
+        trainer.run(loader_of(VariableBatchSampler(SAMPLES, schedule=PLAN)), **run)
+        assert seen == whole
+    trainer, seen = new_trainer(kind)
+    sampler = VariableBatchSampler(SAMPLES, schedule=FLAT)
+    trainer.run(loader_of(sampler, workers), max_epochs=3)
+    assert seen == chained(passes(3, schedule=FLAT))
+
+
+def resumed(kind, at, prepare, **run):
+    """What an engine trains that goes on after some updates, in another process."""
+    trainer, _ = new_trainer(kind)
+    stops = engine.Events.ITERATION_COMPLETED(once=at)
+    trainer.add_event_handler(stops, trainer.terminate)
+    trainer.run(loader_of(VariableBatchSampler(SAMPLES, schedule=PLAN)), **run)
+    saved = trainer.state_dict()
+    trainer, seen = new_trainer(kind)
+    trainer.logger.disabled = True
+    trainer.load_state_dict(saved)
+    sampler = VariableBatchSampler(SAMPLES, schedule=PLAN)
+    prepare(sampler)
+    trainer.run(loader_of(sampler))
+    return seen
+
+
+def state_after(updates):
+    sampler = VariableBatchSampler(SAMPLES, schedule=PLAN)
+    endless = itertools.chain.from_iterable(itertools.repeat(sampler))
+    for _ in itertools.islice(endless, updates):
+        pass
+    return sampler.state_dict()
+
+
+@pytest.mark.parametrize("at", [1, 14, 16, 21])
+def test_a_plan_resumes_where_the_engine_does_or_is_refused(at):
+    whole = chained(passes(4, schedule=PLAN))
+    run = {"max_epochs": 1, "epoch_length": PLAN.updates}
+    state = state_after(at)
+    rest = resumed(engine.Engine, at, lambda each: each.load_state_dict(state), **run)
+    assert rest == whole[at:]
+    for kind, prepare in (
+        (engine.Engine, lambda each: None),
+        (engine.Engine, lambda each: each.set_epoch(0)),
+        (engine.Engine, lambda each: each.load_state_dict(state_after(at - 1))),
+    ):
+        with pytest.raises(ValueError, match="must stand where the engine resumes"):
+            resumed(kind, at, prepare, **run)
+
+
+def test_a_deterministic_engine_skips_by_itself():
+    whole = chained(passes(4, schedule=PLAN))
+    run = {"max_epochs": 1, "epoch_length": PLAN.updates}
+    kind = engine.DeterministicEngine
+    assert resumed(kind, 3, lambda each: None, **run) == whole[3:]
+    for at, prepare in (
+        (3, lambda each: each.load_state_dict(state_after(3))),
+        (16, lambda each: None),
+        (17, lambda each: each.load_state_dict(state_after(17))),
+    ):
+        told = "must stand where|must not be loaded into a pass where Deterministic"
+        with pytest.raises(ValueError, match=told):
+            resumed(kind, at, prepare, **run)

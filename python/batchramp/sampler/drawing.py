@@ -14,7 +14,11 @@ from batchramp._rust import Batches, Run, Runs
 from batchramp.sampler.outputs import Out, writable
 from batchramp.sampler.passes import Passes
 from batchramp.sampler.state import check_epoch
-from batchramp.sampler.trainers import before_drawing, is_discarded
+from batchramp.sampler.trainers import (
+    batches_replayed,
+    before_drawing,
+    is_discarded,
+)
 
 
 class Drawing(BatchSampler):
@@ -65,7 +69,13 @@ class Drawing(BatchSampler):
         if counter is not None:
             self._passes.count_to(counter)
         self._passes.begin()
+        # A pass that was trained to its end goes on with the next one.
+        replayed = batches_replayed()
+        trained = replayed > 0 and replayed >= self._passes.left
         yield from self._passes.runs(output)
+        if trained:
+            self._passes.begin()
+            yield from self._passes.runs(output)
 
     def batches_into(self, out: Out) -> Iterator[Out]:
         """Yields the same batches as `iter()`, written into a caller's memory.

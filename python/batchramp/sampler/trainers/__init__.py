@@ -23,6 +23,7 @@ from batchramp.sampler.trainers.frames import Counter, Standing
 __all__ = [
     "Counter",
     "asks_what_is_left",
+    "batches_replayed",
     "before_drawing",
     "before_saving",
     "counter_asking",
@@ -61,6 +62,11 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
 def is_discarded() -> bool:
     """Whether what is about to be drawn is for an iterator that is thrown away."""
     return "torchdata" in sys.modules and stateful.discards()
+
+
+def batches_replayed() -> int:
+    """Returns how many of the first batches are thrown away, having been trained."""
+    return stateful.replays() if "torchdata" in sys.modules else 0
 
 
 def asks_what_is_left(sampler: BatchSampler) -> bool:

@@ -8,9 +8,9 @@ from batchramp.sampler.trainers.frames import Standing, callers, holds
 from batchramp.sampler.trainers.lengths import first_other
 
 _RESUME = (
-    "before engine.run() write sampler.load_state_dict(sampler.state_of("
-    "engine.state.iteration)) for a plan, in an Engine; for a constant size, after whole "
-    "epochs, sampler.set_epoch(engine.state.epoch)"
+    "write sampler.load_state_dict(sampler.state_of(engine.state.iteration)) before "
+    "engine.run(), with an Engine (a DeterministicEngine skips by the length of a pass, "
+    "for which set_epoch is enough where all are equal)"
 )
 
 
