@@ -141,6 +141,19 @@ def test_what_people_train_has_the_sharpness_of_its_dense_hessian(name):
         assert model.cudnn == {False}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["encoder", "attention by hand", "lstm", "gru"])
+def test_a_gpu_finds_the_same_sharpness(name):
+    torch.manual_seed(0)
+    model, train = MODELS[name](), Split(torch.randn(6, 7, 6), torch.randint(5, (6,)))
+    expected, _ = sharpness(model, WORKLOAD, train)
+    there = Split(train.inputs.cuda(), train.targets.cuda())
+    value, _ = sharpness(model.cuda(), WORKLOAD, there)
+    assert value == pytest.approx(expected, rel=1e-2)
+    assert torch.backends.cudnn.enabled
+
+
 def bulk(size, level, *others):
     diagonal = torch.full((size,), level, dtype=torch.float64)
     diagonal[: len(others)] = torch.tensor(others, dtype=torch.float64)
