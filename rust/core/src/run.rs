@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::{Batches, Error, piece, pieces};
+use crate::shares::cut;
+use crate::{Batches, Error, pieces, share};
 
 /// The pieces of batches of one size, in turn: those of one rank's shares, or of all ranks' with the
 /// first piece of each rank's before the second ones.
@@ -107,7 +108,7 @@ impl Run {
         if self.shares >= handouts {
             return Err(Error::Shares { got: self.shares, handouts });
         }
-        Ok((piece(length, rank, world_size, self.micro_batch, index)?, handouts))
+        Ok((cut(share(length, rank, world_size)?, index, pieces), handouts))
     }
 
     /// Ends the run before the batches that begin at or past a position.
@@ -134,7 +135,7 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Boundary;
+    use crate::{Boundary, piece};
     use proptest::prelude::*;
 
     const BOUNDARIES: [Boundary; 3] = [Boundary::Keep, Boundary::Drop, Boundary::Wrap];

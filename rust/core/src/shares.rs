@@ -41,16 +41,20 @@ pub fn piece(
     micro_batch: u64,
     index: u64,
 ) -> Result<Range<u64>, Error> {
-    let share = share(length, rank, world_size)?;
     let pieces = pieces(length, world_size, micro_batch)?;
     if index >= pieces {
         return Err(Error::Piece { got: index, pieces });
     }
+    Ok(cut(share(length, rank, world_size)?, index, pieces))
+}
+
+/// The part `index` of a share in so many pieces.
+pub(crate) fn cut(share: Range<u64>, index: u64, pieces: u64) -> Range<u64> {
     if pieces == 1 {
-        return Ok(share);
+        return share;
     }
     let piece = part(share.end - share.start, index, pieces);
-    Ok(share.start + piece.start..share.start + piece.end)
+    share.start + piece.start..share.start + piece.end
 }
 
 /// One of so many parts of `length`, equal or differing by one, the longer ones first.
