@@ -1,4 +1,4 @@
-//! Memory of a state, in large pages where the system has them.
+//! Memory of a state or of indices, in large pages where the system has them.
 
 use std::ops::{Deref, DerefMut};
 use std::{fmt, marker::PhantomData};

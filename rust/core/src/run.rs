@@ -67,11 +67,6 @@ impl Run {
         self.batch_size
     }
 
-    /// The number of ranks.
-    pub fn world_size(&self) -> u64 {
-        self.world_size
-    }
-
     /// The most samples of a piece, of this batch size or one cut short.
     pub fn longest(&self) -> u64 {
         self.micro_batch.min(self.batch_size.div_ceil(self.world_size))
