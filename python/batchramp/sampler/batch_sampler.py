@@ -153,7 +153,8 @@ class VariableBatchSampler(Drawing):
         `wrap` a batch belongs to the pass that holds its first position.
         """
         self._follow()
-        passes, counter = self._passes, counter_asking()
+        passes = self._passes
+        counter = counter_asking(self, passes)
         if counter is not None:
             length = passes.length_counted(counter)
         else:

@@ -67,14 +67,14 @@ class Drawing(BatchSampler):
         self._follow()
         counter = before_drawing(self, self._passes)
         if counter is not None:
-            self._passes.count_to(counter)
-        self._passes.begin()
+            self._passes.count_to(counter, drawing=True)
+        self._passes.begin(counted=counter is not None)
         # A pass that was trained to its end goes on with the next one.
         replayed = batches_replayed()
         trained = replayed > 0 and replayed >= self._passes.left
         yield from self._passes.runs(output)
         if trained:
-            self._passes.begin()
+            self._passes.begin(counted=counter is not None)
             yield from self._passes.runs(output)
 
     def batches_into(self, out: Out) -> Iterator[Out]:

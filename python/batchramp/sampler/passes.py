@@ -35,7 +35,8 @@ class Passes:
         origin: Where the current pass began, or the state that was loaded.
         begun: Whether an iterator has begun the current pass.
         exhausted: Whether that iterator has been asked for more than the pass has.
-        told: Whether anything was drawn, loaded or set by hand.
+        word: By what the sampler stands where it does: nothing yet, the user's `hand`
+            (or a load), a trainer's `count`, or batches `drawn`.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Passes:
         self._micro_batch = micro_batch
         self.begun = False
         self.exhausted = False
-        self.told = False
+        self.word = ""
         self.origin = Cursor(0, 0, 0, 0)
         self._base = self.origin
         self._run: Run | None = None
@@ -100,6 +101,16 @@ class Passes:
         return self.current + (self.begun and not self._again)
 
     @property
+    def told(self) -> bool:
+        """Whether anything was drawn, loaded or set by hand."""
+        return bool(self.word)
+
+    @property
+    def said(self) -> bool:
+        """Whether the pass due was last said by hand, or loaded."""
+        return self.word == "hand"
+
+    @property
     def finished(self) -> bool:
         """Whether all batches of the current pass are drawn."""
         return self.begun and not self.laid.remaining(self.cursor)
@@ -111,6 +122,14 @@ class Passes:
         if self._again and self.finished:
             return self.start_of(cursor.pass_index)  # it is to be begun anew
         return self.laid.normal(cursor)
+
+    @property
+    def skipped(self) -> int:
+        """Batches (pieces) of the current pass before the place where it was begun."""
+        origin = self.origin
+        if self._micro_batch is None:
+            return origin.batches
+        return self.cut.before(origin.batches)
 
     @property
     def planned(self) -> bool:
@@ -152,10 +171,16 @@ class Passes:
         return self._length(self.start_of(pass_index))
 
     def length_counted(self, counter: Counter) -> int:
-        """Returns the same of the pass that a trainer is about to draw, or draws."""
-        if self.begun and counter.epoch != self.current:
-            return self.length_of(self.due)
-        return self._length(self.origin) if self.told else self.length_of(counter.epoch)
+        """Returns the same of the pass that a trainer is about to draw, or draws.
+
+        What it has trained of it counts, and what a loaded state leaves out does not.
+        """
+        if counter.epoch != self.current:
+            return self.length_of(counter.epoch)
+        whole = self._length(self.origin)
+        if not self.skipped or counter.batches is None:
+            return whole
+        return whole - self.skipped + counter.batches
 
     def _length(self, origin: Cursor) -> int:
         """Batches, or pieces, of a pass that begins, or goes on, at a cursor."""
@@ -188,8 +213,8 @@ class Passes:
         ranks = self.world_size if self.rank is None else 1
         return self.cut.before(cursor.batches) + cursor.slices // ranks
 
-    def begin(self) -> None:
-        """Moves to the pass that an iterator draws from."""
+    def begin(self, *, counted: bool = False) -> None:
+        """Moves to the pass that an iterator draws from, by a trainer's count or not."""
         origin = self.start_of(self.due) if self.begun else self.origin
         # The dry run is for a plan alone: nothing else ends.
         budget = self.laid.budget
@@ -203,7 +228,8 @@ class Passes:
         self.laid.check_shares(origin, self.world_size)
         if self.begun:
             self._place(origin)
-        self.begun = self.told = True
+        self.begun = True
+        self.word = "count" if counted else "drawn"
         self._generation += 1
 
     def runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
@@ -235,25 +261,62 @@ class Passes:
         if generation == self._generation:
             self.exhausted = True
 
-    def count_to(self, counter: Counter) -> None:
+    def count_to(self, counter: Counter, *, drawing: bool = False) -> None:
         """Makes a pass that a trainer counts for itself the one begun next.
+
+        Args:
+            counter: The trainer's count.
+            drawing: Whether its iterator is about to begin that pass.
 
         Raises:
             ValueError: If it is not the pass due, though something was drawn, loaded or
                 set by hand.
         """
-        epoch = counter.epoch
-        if counter.late and self.begun and epoch == self.current:
+        epoch, late = counter.epoch, counter.late
+        again = late and self.begun and epoch == self.current
+        if again and not drawing:
             return  # it says so after its first batches are drawn
-        if not self.told:
-            self._go_to(epoch)
-        elif epoch != self.due:
+        free = not self.told or (late and self.word == "count")
+        if not free and epoch != self.due and (not again or self.finished):
             raise ValueError(
                 f"epoch must be {self.due}, the pass due, got {epoch} from "
                 f"{counter.whose}: {counter.advice}"
             )
-        elif epoch != self.current:
+        if epoch != self.current or again:
             self._go_to(epoch)
+        if counter.batches:
+            self._go_on(counter.batches, counter.whose)
+        if late:
+            self.word = "count"
+
+    def _go_on(self, trained: int, whose: str) -> None:
+        """Goes past the batches (pieces) of the pass due that a trainer has trained."""
+        origin = self.start_of(self.due) if self.begun else self.origin
+        updates = trained
+        if self._micro_batch is not None:
+            updates = self._cut(origin).update_of(trained)
+            if self._cut(origin).before(updates) != trained:
+                raise ValueError(
+                    f"pieces must be trained to an update's end where {whose} stops, got "
+                    f"{trained}, within update {updates} of the pass"
+                )
+        if origin.batches:
+            if origin.batches != updates:
+                raise ValueError(
+                    f"state must be of {updates} batches of the pass, as {whose} has "
+                    f"trained, got {origin.batches}"
+                )
+            return
+        end = self.laid.end_of(origin.pass_index)
+        position, found = self.sizes.lay(origin.position, end, updates)
+        if found < updates:
+            raise ValueError(
+                f"batch sizes must leave pass {origin.pass_index} at least {updates} "
+                f"batches, as {whose} has trained, got {found}"
+            )
+        self._place(origin)
+        self._stand_at(Cursor(origin.pass_index, position, updates, 0))
+        self.begun = False
 
     def go_to(self, pass_index: int) -> None:
         """Makes a pass the one that the next iterator begins, as the user says.
@@ -261,8 +324,8 @@ class Passes:
         An iterator within that very pass stays where the sampler stands until then, and
         the rest of it that was loaded stays due.
         """
-        self.told = True
         self._go_to(pass_index)
+        self.word = "hand"
 
     def _go_to(self, pass_index: int) -> None:
         current = self.cursor
@@ -276,7 +339,7 @@ class Passes:
         """Makes a cursor, of other sizes perhaps, the place where the sampler stands."""
         self._lay(sizes)
         self._stand_at(self.laid.normal(cursor))
-        self.begun, self.told = False, True
+        self.begun, self.word = False, "hand"
 
     def resize(self, position: int, size: int, *, for_good: bool) -> None:
         """Sets the size by hand of the batches from a position on."""

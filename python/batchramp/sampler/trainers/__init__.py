@@ -99,16 +99,19 @@ def counter_of(sampler: BatchSampler, standing: Standing, epoch: int) -> Counter
     if found is None and any(
         name in loaded for name in (*_LIGHTNING, "lightning_fabric")
     ):
-        found = lightning.counter_of(epoch)
+        found = lightning.counter_of(sampler, standing)
     return found
 
 
-def counter_asking() -> Counter | None:
+def counter_asking(sampler: BatchSampler, standing: Standing) -> Counter | None:
     """Returns the count of who asks for a pass's length before it begins, if it has one.
 
     Lightning stops at the length, and never asks an iterator whether there is more.
+
+    Raises:
+        ValueError: If it would multiply the length where passes differ.
     """
     loaded = sys.modules.keys()
     if any(name in loaded for name in _LIGHTNING):
-        return lightning.counter_asking()
+        return lightning.counter_asking(sampler, standing)
     return None

@@ -40,12 +40,20 @@ class Standing(Protocol):
         """Whether anything was drawn, loaded or set by hand."""
 
     @property
+    def said(self) -> bool:
+        """Whether the pass due was last said by hand, or loaded."""
+
+    @property
     def finished(self) -> bool:
         """Whether all of that pass's batches are drawn."""
 
     @property
     def loaded(self) -> int:
         """Batches of the pass due that come before the state that was loaded."""
+
+    @property
+    def skipped(self) -> int:
+        """Batches of the current pass before the place where it was begun."""
 
     @property
     def planned(self) -> bool:
@@ -58,6 +66,9 @@ class Standing(Protocol):
     def length_of(self, pass_index: int) -> int:
         """Returns how many batches (or pieces) a pass that begins anew has, per rank."""
 
+    def length_counted(self, counter: "Counter") -> int:
+        """Returns how many there are, or will be, for a trainer that counts for itself."""
+
 
 class Counter(NamedTuple):
     """A pass that a trainer says by its own count.
@@ -67,13 +78,17 @@ class Counter(NamedTuple):
         whose: Whose count it is, for errors: `Accelerate's loader`.
         advice: What to write where the count contradicts the sampler's place;
             `{due}` stands for the pass due.
-        late: Whether the trainer may say so after it has drawn of that very pass.
+        late: Whether the trainer keeps its count in its checkpoints, and may say it
+            after it has drawn of that very pass. It may then go back by itself.
+        batches: How many of that pass the trainer has trained; None if it stands where
+            the sampler does.
     """
 
     epoch: int
     whose: str
     advice: str
     late: bool = False
+    batches: int | None = None
 
 
 def callers(depth: int = _DEPTH) -> Iterator[FrameType]:

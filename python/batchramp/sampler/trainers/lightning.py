@@ -1,10 +1,16 @@
-"""Lightning, which copies samplers, and asks for a pass's length once."""
+"""Lightning, which copies samplers, and says the pass by its own epoch."""
 
 from typing import Any, cast
 
 from torch.utils.data import BatchSampler, DistributedSampler
 
 from batchramp.sampler.trainers.frames import Counter, Standing, callers, holds
+from batchramp.sampler.trainers.lightning_lengths import (
+    check_epoch,
+    check_estimate,
+    check_evaluation,
+    loader_of,
+)
 
 _NAMES = ("lightning", "pytorch_lightning", "lightning_fabric")
 _IN_LIGHTNING = (
@@ -12,8 +18,8 @@ _IN_LIGHTNING = (
     " and give the sampler rank and world_size"
 )
 _ADVICE = (
-    "write sampler.set_epoch(trainer.current_epoch) before fit(), or make the sampler "
-    "anew for each Trainer"
+    "write sampler.set_epoch({epoch}) before fit() if that pass is meant; to go on with "
+    "pass {due}, give fit() the checkpoint that belongs to it, as ckpt_path"
 )
 
 
@@ -53,82 +59,152 @@ def refuse_rebuild(theirs: DistributedSampler[Any]) -> None:
 
 
 def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
-    """Checks that Lightning's loop would draw the pass due to its end.
+    """Checks that Lightning's loop would draw the pass that it means to its end.
 
     Returns:
-        The epoch that its loop is in: with workers it draws before it says so.
+        The epoch that its training loop is in, and how far: it draws before it says so
+        where workers draw ahead, and never says how far.
 
     Raises:
-        ValueError: If it would stop before the pass ends.
+        ValueError: If it would stop before the pass ends, or has lost count.
     """
-    for frame in callers():
-        loop: Any = frame.f_locals.get("self")
-        if type(loop).__name__ == "_EvaluationLoop":
-            return None
-        if type(loop).__name__ != "_FitLoop":
-            continue
-        if not any(holds(one, sampler) for one in loop._combined_loader.flattened):
-            return None
-        epoch = loop.epoch_progress.current.processed
-        pass_index = epoch if not standing.told else standing.due
-        _check_length(loop, pass_index, standing)
-        return _count(epoch)
-    return None
-
-
-def counter_of(epoch: int) -> Counter | None:
-    """Returns the count by which Lightning's training loop sets an epoch; None by hand.
-
-    That of its evaluation, which begins the same pass again and again, is obeyed.
-    """
-    for frame in callers():
-        kind = type(frame.f_locals.get("self")).__name__
-        if kind == "_EvaluationLoop":
-            return None
-        if kind == "_FitLoop":
-            return _count(epoch)
-    return None
-
-
-def counter_asking() -> Counter | None:
-    """Returns the count of a training loop that asks how long its next epoch is."""
-    for frame in callers():
-        loop: Any = frame.f_locals.get("self")
-        if type(loop).__name__ == "_FitLoop" and frame.f_code.co_name == "setup_data":
-            return _count(loop.epoch_progress.current.processed)
-    return None
-
-
-def _count(epoch: int) -> Counter:
-    return Counter(epoch, "Lightning's training loop", _ADVICE, late=True)
-
-
-def _check_length(loop: Any, pass_index: int, standing: Standing) -> None:
-    """Raises ValueError if Lightning's loop would stop before the pass ends.
-
-    It asks for the length once more when its workers have drawn the first batches ahead.
-    If they are all that the pass has, the answer is the next pass's.
-    """
-    trainer, loaders = loop.trainer, loop._combined_loader.flattened
-    asked = trainer.limit_train_batches != 1.0 or trainer.overfit_batches
-    if asked or len(loaders) != 1:
-        return
-    loader = loaders[0]
-    ahead = (loader.num_workers or 0) * (loader.prefetch_factor or 0)
-    batches = standing.length_of(pass_index)
-    if ahead >= batches and 0 < standing.length_of(pass_index + 1) < batches:
-        raise ValueError(
-            f"num_workers must be 0 in Lightning where {loader.num_workers} workers draw "
-            f"a pass of {batches} batches at once and the next pass is shorter: "
-            "Lightning would stop at that one's length"
+    loop, within = _loop_of(sampler)
+    if loop is None:
+        return None
+    if type(loop).__name__ == "_EvaluationLoop":
+        check_evaluation(loop, sampler, standing)
+        return None
+    if within != "setup_data" and standing.said and not standing.begun:
+        # What the user says after Lightning has said its epoch, in a hook, is obeyed.
+        return _count(loop, sampler, standing)._replace(
+            epoch=standing.due, batches=None
         )
-    if loop._should_reload_train_dl:  # it is about to ask for the length anew
-        return
-    if loop.max_batches < batches:
+    counter = _count(loop, sampler, standing)
+    _refuse_lost_count(loop)
+    check_epoch(loop, sampler, standing, counter, asks=within == "setup_data")
+    return counter
+
+
+def counter_of(sampler: BatchSampler, standing: Standing) -> Counter | None:
+    """Returns the count by which Lightning sets an epoch; None by hand.
+
+    That of its evaluation, which begins the same pass again and again, is obeyed. Fabric's
+    loader counts its iterators, whatever was loaded or set before it: it goes on with
+    the pass due.
+
+    Raises:
+        ValueError: If its workers have drawn another place than its training loop means.
+    """
+    calling = next(callers(1), None)
+    if calling is None or calling.f_code.co_name != "_set_sampler_epoch":
+        return None
+    for frame in callers(3):
+        if type(frame.f_locals.get("self")).__name__ == "_FabricDataLoader":
+            return Counter(standing.due, "Fabric's loader", "")
+    loop, _ = _loop_of(sampler)
+    if type(loop).__name__ != "_FitLoop":
+        return None
+    counter = _count(loop, sampler, standing)
+    _refuse_drawn_elsewhere(loop, sampler, standing, counter)
+    return counter
+
+
+def counter_asking(sampler: BatchSampler, standing: Standing) -> Counter | None:
+    """Returns the count of a training loop that asks how long its next epoch is.
+
+    Raises:
+        ValueError: If it multiplies a pass's length where passes differ.
+    """
+    loop, within = _loop_of(sampler)
+    if type(loop).__name__ != "_FitLoop" or within not in (
+        "setup_data",
+        "on_run_start",
+    ):
+        return None
+    if any(frame.f_code.co_name == "estimated_stepping_batches" for frame in callers()):
+        check_estimate(loop, standing)
+    return _count(loop, sampler, standing)
+
+
+def _loop_of(sampler: BatchSampler) -> tuple[Any, str]:
+    """Returns the loop that draws from this sampler, if any, and what it is doing."""
+    doing = ""
+    for frame in callers():
+        loop: Any = frame.f_locals.get("self")
+        kind = type(loop).__name__
+        if kind == "_TrainingEpochLoop":
+            doing = doing or frame.f_code.co_name
+        if kind in ("_FitLoop", "_EvaluationLoop"):
+            combined = loop._combined_loader
+            loaders = [] if combined is None else combined.flattened
+            if any(holds(one, sampler) for one in loaders):
+                return loop, doing or frame.f_code.co_name
+            return None, ""
+    return None, ""
+
+
+def _count(loop: Any, sampler: BatchSampler, standing: Standing) -> Counter:
+    """Where a training loop goes on: the epoch, and how many of its batches it trained.
+
+    A checkpoint says where the loop was. Until the loop is reset, one of an epoch's last
+    batch still says that epoch.
+    """
+    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    epoch, trained = epochs.processed, 0
+    if loop.restarting and epochs.ready != epochs.processed:
+        if batches.is_last_batch:
+            epoch += 1
+        else:
+            trained = batches.current.processed
+    if loop.trainer.overfit_batches:
+        epoch = 0  # the same batches in every epoch
+    # A loader with a state of its own has brought the sampler there, or will.
+    own = hasattr(loader_of(loop, sampler), "load_state_dict") and standing.told
+    return Counter(
+        epoch,
+        "Lightning's training loop",
+        _ADVICE.format(epoch=epoch, due=standing.due),
+        late=True,
+        batches=None if own else trained,
+    )
+
+
+def _refuse_lost_count(loop: Any) -> None:
+    """Raises ValueError where Lightning would begin an epoch at its predecessor's end.
+
+    With `max_steps` it takes up a checkpoint of an epoch's end as if it lay within one.
+    """
+    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    ended = epochs.ready == epochs.processed and batches.current.ready > 0
+    kept = batches.current.completed == batches.current.processed
+    if loop.restarting and loop.max_steps != -1 and ended and kept:
         raise ValueError(
-            f"len() must not grow from pass to pass, got {batches} batches where "
-            f"Lightning stops after {loop.max_batches}: write Trainer("
-            "reload_dataloaders_every_n_epochs=1) and num_workers=0, and "
-            "sampler.set_epoch(epoch) before fit() where it resumes; or give it all "
-            "passes as one epoch (docs/trainers.md has the lines)"
+            "max_steps must be -1 where Lightning resumes from a checkpoint of an epoch's "
+            f"end, got {loop.max_steps}: it would begin epoch {epochs.processed} after "
+            f"the {batches.current.ready} batches of the one before; write "
+            "Trainer(max_epochs=...) without max_steps, or save with "
+            "ModelCheckpoint(every_n_train_steps=...)"
+        )
+
+
+def _refuse_drawn_elsewhere(
+    loop: Any, sampler: BatchSampler, standing: Standing, counter: Counter
+) -> None:
+    """Raises ValueError if the iterator in hand was drawn from before a checkpoint.
+
+    `trainer.estimated_stepping_batches` makes the iterator, before the checkpoint is read.
+    """
+    going_on = loop.restarting or getattr(loop, "is_resuming", False)
+    if not going_on or not getattr(loader_of(loop, sampler), "num_workers", 0):
+        return
+    lost = loop._combined_loader_states_to_load and loop.restarting
+    trained = counter.batches
+    elsewhere = trained is not None and trained != standing.skipped
+    if standing.begun and (standing.current != counter.epoch or elsewhere or lost):
+        raise ValueError(
+            "num_workers must be 0 where Lightning resumes after its workers have drawn, "
+            "as for trainer.estimated_stepping_batches, got "
+            f"{loader_of(loop, sampler).num_workers} workers that drew from pass "
+            f"{standing.current} where epoch {counter.epoch} goes on after "
+            f"{trained or 0} batches: write the plan's `updates` in its place"
         )
