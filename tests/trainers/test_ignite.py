@@ -197,6 +197,34 @@ def test_a_plan_resumes_where_the_engine_does_or_is_refused(at):
             resumed(kind, at, prepare, **run)
 
 
+@pytest.mark.parametrize("at", [9, 13])
+def test_a_constant_size_resumes_within_a_pass(at):
+    whole = chained(passes(3, batch_size=6))
+    saved = {"iteration": at, "epoch_length": 9, "max_epochs": 3}
+    for kind, tell in (
+        (engine.DeterministicEngine, lambda each: each.set_epoch(1)),
+        (engine.Engine, lambda each: each.load_state_dict(each.state_of(at))),
+    ):
+        trainer, seen = new_trainer(kind)
+        trainer.load_state_dict(saved | {"rng_states": None, "seed": 0})
+        sampler = VariableBatchSampler(SAMPLES, 6)
+        tell(sampler)
+        trainer.run(loader_of(sampler))
+        assert seen == whole[at:]
+    if at % 9:
+        for kind, tell in (
+            (engine.Engine, lambda each: each.set_epoch(1)),
+            (engine.DeterministicEngine, lambda each: None),
+        ):
+            trainer, _ = new_trainer(kind)
+            trainer.logger.disabled = True
+            trainer.load_state_dict(saved | {"rng_states": None, "seed": 0})
+            sampler = VariableBatchSampler(SAMPLES, 6)
+            tell(sampler)
+            with pytest.raises(ValueError, match="must stand where the engine resumes"):
+                trainer.run(loader_of(sampler))
+
+
 def test_a_deterministic_engine_skips_by_itself():
     whole = chained(passes(4, schedule=PLAN))
     run = {"max_epochs": 1, "epoch_length": PLAN.updates}
