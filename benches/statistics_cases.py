@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -176,11 +177,26 @@ def bfloat16_around():
     return torch.autocast("cpu", torch.bfloat16)
 
 
-torch.manual_seed(0)
-CLASSES = numbers(10), torch.randint(5, (COUNT,))
-IMAGES = numbers(3, 8, 8), torch.randint(5, (COUNT,))
-STEPS = numbers(7, 6), torch.randint(5, (COUNT,))
-TOKENS = padded(), torch.randint(5, (COUNT,))
+def seeded(function):
+    """The same numbers at each call, and none from the global generator."""
+
+    @wraps(function)
+    def run():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return function()
+
+    return run
+
+
+@seeded
+def _samples():
+    labels = torch.randint(5, (COUNT,))
+    features = numbers(10), numbers(3, 8, 8), numbers(7, 6), padded()
+    return [(values, labels) for values in features]
+
+
+CLASSES, IMAGES, STEPS, TOKENS = _samples()
 
 
 def of(samples, dtype):
@@ -196,6 +212,7 @@ def on(samples, *rows):
         yield Case(name, model, loss, x, targets)
 
 
+@seeded
 def right() -> list[Case]:
     """Cases whose samples do not mix."""
     signs = torch.randint(2, (COUNT, 5)).float()
@@ -365,6 +382,7 @@ def by_all_tokens(outputs, targets):
     return losses.sum(1) / (targets != 0).sum() * len(targets)
 
 
+@seeded
 def mixing() -> list[Case]:
     """Cases whose samples mix: each is to be refused."""
     cases = [

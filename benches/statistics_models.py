@@ -112,7 +112,7 @@ def look(case):
     """One line of the table: the way, and the error or the refusal."""
     torch.manual_seed(1)
     model = case.model()
-    call(model, case.inputs)  # lazy layers take their shape
+    call(unwrapped(model), case.inputs)  # lazy layers take their shape
     taken, choose = [], per_example.choose
 
     def watched(*arguments):
@@ -163,10 +163,7 @@ def main():
         "| model | way | worst error |",
         "|---|---|---|",
     ]
-    found = []
-    for case in right():
-        print(case.name, flush=True)
-        found.append((case, *look(case)))
+    found = [(case, *look(case)) for case in right()]
     for case, way, result in found:
         shown = told(result) if isinstance(result, str) else f"{result:.0e}"
         rows.append(f"| {case.name} | {way} | {shown} |")

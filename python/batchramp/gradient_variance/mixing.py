@@ -35,6 +35,9 @@ from batchramp.gradient_variance.sums import squared_norm_on_device
 COARSEST = 0.1
 """The most that is put down to rounding, of half precision, where no double tells."""
 
+FINE = 0.01
+"""What may be put down to rounding without asking a double."""
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -104,7 +107,7 @@ def check_not_mixed(
         if batch.random:
             batch = trial.batch()
         found = trial.alone(batch, slow="it was not tried" if loop else None)
-        if found[1].fits and found[1].tolerance < COARSEST:
+        if found[1].fits and found[1].tolerance < FINE:
             return found[0]
         return _decide(trial, *found)
 
@@ -114,9 +117,7 @@ def _decide(trial: _Trial, found: Alone, off: _Difference) -> Alone:
     try:
         judge = trial.in_double()
         batch = judge.batch()
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # no copy can be made, or the model does not run in double
+    except Exception:  # no memory or no way for a copy, or it does not run in double
         if off.fits:
             return found
         judge, batch = trial, trial.batch()
@@ -129,6 +130,12 @@ def _decide(trial: _Trial, found: Alone, off: _Difference) -> Alone:
         off = judge.alone(batch, slow=why)[1]
         if off.fits:
             return trial.alone(trial.batch(), slow=why)[0]
+    if _losses_off(judge.batch().losses, batch.losses) > off.tolerance:
+        raise ValueError(
+            "per-example statistics need a model that gives the same twice, and its "
+            "losses differ from run to run: draw random numbers by torch (as dropout "
+            "does), or use micro_batch_statistics (between micro-batches)"
+        )
     raise ValueError(
         "per-example statistics need a model and a loss in which samples do not mix, and "
         f"alone they have other losses (off by {off.losses:.2g} of their norm) or another "

@@ -150,6 +150,19 @@ def has_autocast(device: torch.device) -> bool:
 
 
 @contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Puts the attributes of all modules back: a pass under vmap leaves no tensor there."""
+    held = [(module, vars(module).copy()) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in held:
+            for name in vars(module).keys() - attributes.keys():
+                del vars(module)[name]
+            vars(module).update(attributes)
+
+
+@contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Our own sums are in the precision that they are written in, under autocast too."""
     on = has_autocast(device)

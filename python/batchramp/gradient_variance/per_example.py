@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from batchramp.gradient_variance.draws import random_states, set_random_states
 from batchramp.gradient_variance.examples import Moments, real, wide
-from batchramp.gradient_variance.objective import Objective, full_precision
+from batchramp.gradient_variance.objective import (
+    Objective,
+    attributes_kept,
+    full_precision,
+)
 from batchramp.gradient_variance.samples import (
     Inputs,
     Loss,
@@ -53,10 +57,10 @@ def per_example_statistics(
     (`mixing`); later calls are not, unless a flag in the model's modules changed.
 
     Args:
-        model: Its gradients are by its trainable parameters; their `.grad` and the
-            buffers are left alone. What `DistributedDataParallel`, `DataParallel` or
-            `torch.compile` wrapped is run without that: statistics are of this
-            process's examples.
+        model: Its gradients are by its trainable parameters; their `.grad`, its
+            buffers and its attributes are left alone. What `DistributedDataParallel`,
+            `DataParallel` or `torch.compile` wrapped is run without that: statistics
+            are of this process's examples.
         loss: One value a sample: what a mean or a sum would divide by is not asked for.
         inputs: A tensor, shape (K, ...), K at least 2: `model(inputs)`. Or a sequence
             of them: `model(*inputs)`. Or a mapping, as a tokenizer's batch:
@@ -84,13 +88,14 @@ def per_example_statistics(
         max_bytes = CPU_BYTES if device.type == "cpu" else DEVICE_BYTES
     whole("max_bytes", max_bytes, least=1)
     states = random_states(device)
-    source = choose(objective, samples, max_bytes)
-    try:
-        return _gather(source, wanted, objective.parameters, len(samples))
-    except NotMappable as error:  # for these values, if not for those that were checked
-        set_random_states(states, device)
-        source = go_one_by_one(objective, samples, max_bytes, str(error))
-        return _gather(source, wanted, objective.parameters, len(samples))
+    with attributes_kept(model):
+        source = choose(objective, samples, max_bytes)
+        try:
+            return _gather(source, wanted, objective.parameters, len(samples))
+        except NotMappable as error:  # for these values, if not for those checked
+            set_random_states(states, device)
+            source = go_one_by_one(objective, samples, max_bytes, str(error))
+            return _gather(source, wanted, objective.parameters, len(samples))
 
 
 def check_per_example(model: nn.Module) -> None:

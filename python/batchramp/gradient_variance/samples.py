@@ -41,8 +41,9 @@ class Samples:
         """
         found = cls(_plain("inputs", inputs), _plain("targets", targets, none=True))
         lengths = [len(tensor) if tensor.ndim else 0 for tensor in found.tensors]
-        if not lengths:
-            raise ValueError("inputs must hold a tensor, got none")
+        for name, part in (("inputs", found.inputs), ("targets", found.targets)):
+            if part is not None and not _tensors(part):
+                raise ValueError(f"{name} must hold a tensor, got none")
         if len(set(lengths)) != 1 or lengths[0] < 2:
             told = " and ".join(map(str, lengths))
             raise ValueError(
