@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchramp.schedules import Schedule, Settings, make, plan
+from batchramp.training import measures
 from batchramp.training.loop import run_trial
 from batchramp.training.trial import Trial
 from batchramp.workloads import Data, Split, Workload
@@ -241,6 +242,31 @@ def test_a_measure_that_fails_leaves_its_column_and_a_note():
     plain = run_own(WORKLOAD)
     assert plain.notes == ()
     assert without_seconds(plain) == without_seconds(record)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
+def test_a_measure_without_memory_costs_its_column_and_is_told_once(error, monkeypatch):
+    def greedy(*args):
+        raise error("tried to allocate 9 GiB")
+
+    monkeypatch.setattr(measures, "per_example_statistics", greedy)
+    asked = {"noise_scale": Fraction(1), "sharpness": Fraction(1)}
+    record = run_own(WORKLOAD, measures=asked)
+    assert record.status == "finished", record.error
+    assert {row.noise_scale for row in record.rows} == {None}
+    assert record.rows[-1].sharpness is not None
+    (note,) = record.notes
+    assert note.startswith("noise_scale was not measured (first at position 0): ")
+    assert f"{error.__name__}: tried to allocate 9 GiB" in note
+
+
+def test_a_measure_that_is_interrupted_interrupts(monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measures, "per_example_statistics", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_own(WORKLOAD, measures={"variance": Fraction(1)})
 
 
 class Shrinking(Schedule):
