@@ -32,7 +32,7 @@ from batchramp.gradient_variance.single import (
 )
 from batchramp.gradient_variance.sums import squared_norm_on_device
 
-COARSEST = 0.1
+COARSEST = 0.05
 """The most that is put down to rounding, of half precision, where no double tells."""
 
 FINE = 0.01

@@ -29,8 +29,8 @@ _COARSE = 1e-3
 taken for the examples' changes all."""
 
 
-_LOOPED = 1024
-"""The most samples that a check of the linear way runs one by one."""
+_LOOPED = 4096
+"""The most samples times parameters that a check of the linear way runs one by one."""
 
 
 class OneByOneWarning(UserWarning):
@@ -86,7 +86,7 @@ def choose(objective: Objective, samples: Samples, max_bytes: int) -> Source:
     layers = _run_layers(objective, samples, max_bytes)
     if layers is not None:
         # vmap's first call loads packages for seconds, which this way needs nowhere else.
-        loop = len(samples) <= _LOOPED
+        loop = len(samples) * len(objective.parameters) <= _LOOPED
         alone = check_not_mixed(objective, samples, max_bytes, loop=loop)
         off = (layers.squared_norms().sqrt() - alone.squared_norms.sqrt()).norm()
         tolerance = max(alone.tolerance, _COARSE)
