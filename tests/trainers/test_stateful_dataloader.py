@@ -94,7 +94,6 @@ CHANGES = [
     (2, {}),
     (2, {"persistent_workers": True}),
     (2, {"snapshot_every_n_steps": 3}),
-    (2, {"prefetch_factor": 4}),
 ]
 
 

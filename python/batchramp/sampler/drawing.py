@@ -17,7 +17,6 @@ from batchramp.sampler.state import check_epoch
 from batchramp.sampler.trainers import (
     batches_replayed,
     before_drawing,
-    is_discarded,
 )
 
 
@@ -62,7 +61,8 @@ class Drawing(BatchSampler):
 
     def _runs(self, output: str | NDArray[np.int64]) -> Iterator[Run]:
         """Yields one pass's batches as runs of one size, each to be drawn to its end."""
-        if is_discarded():
+        replayed = batches_replayed()
+        if replayed is None:
             return
         self._follow()
         counter = before_drawing(self, self._passes)
@@ -70,7 +70,6 @@ class Drawing(BatchSampler):
             self._passes.count_to(counter, drawing=True)
         self._passes.begin(counted=counter is not None)
         # A pass that was trained to its end goes on with the next one.
-        replayed = batches_replayed()
         trained = replayed > 0 and replayed >= self._passes.left
         yield from self._passes.runs(output)
         if trained:

@@ -28,7 +28,6 @@ __all__ = [
     "before_saving",
     "counter_asking",
     "counter_of",
-    "is_discarded",
 ]
 
 _LIGHTNING = ("lightning", "pytorch_lightning")
@@ -59,13 +58,11 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
     return found
 
 
-def is_discarded() -> bool:
-    """Whether what is about to be drawn is for an iterator that is thrown away."""
-    return "torchdata" in sys.modules and stateful.discards()
+def batches_replayed() -> int | None:
+    """Returns how many of the first batches are thrown away, having been trained.
 
-
-def batches_replayed() -> int:
-    """Returns how many of the first batches are thrown away, having been trained."""
+    None where all of them are, as the iterator is.
+    """
     return stateful.replays() if "torchdata" in sys.modules else 0
 
 

@@ -17,12 +17,13 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> None:
         ValueError: If passes may differ in length or a plan ends, or if `set_epoch` was
             called for a pass that workers have drawn from.
     """
-    workers, endless = 0, False
-    for frame in callers(8):
-        owner: Any = frame.f_locals.get("self")
-        endless = endless or _repeats(owner, sampler)
-        workers = workers or getattr(owner, "_num_workers", 0)
-    if not endless or not workers:
+    frames = callers(8)
+    first = next(frames, None)
+    if first is None or not _repeats(first.f_locals.get("self"), sampler):
+        return
+    owners = [frame.f_locals.get("self") for frame in frames]
+    workers = max(getattr(owner, "_num_workers", 0) for owner in owners)
+    if not workers:
         return
     advice = (
         "write DataLoader(..., persistent_workers=True), which keeps its workers from "
@@ -43,13 +44,15 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> None:
 
 def asks(sampler: BatchSampler) -> bool:
     """Whether it is such a loader without workers that asks how many batches to take."""
-    owners = [frame.f_locals.get("self") for frame in callers(2)]
-    names = [frame.f_code.co_name for frame in callers(2)]
+    loader: Any = None
+    for frame, name in zip(callers(2), ("__len__", "__iter__"), strict=False):
+        if frame.f_code.co_name != name:
+            return False
+        loader = frame.f_locals.get("self")
     return (
-        names == ["__len__", "__iter__"]
-        and owners[0] is owners[1]
-        and _repeats(getattr(owners[0], "batch_sampler", None), sampler)
-        and not getattr(owners[0], "num_workers", 0)
+        loader is not None
+        and _repeats(getattr(loader, "batch_sampler", None), sampler)
+        and not getattr(loader, "num_workers", 0)
     )
 
 
