@@ -108,6 +108,8 @@ def work():
         for sizes in SIZES:
             loader = prepared(accelerator, new_sampler(**ranks, **sizes))
             found[f"refused {ranks} {list(sizes)}"] = message(indices, loader)
+    loader = prepared(accelerator, Wrapped(new_sampler(batch_size=6)))
+    found["refused in a wrapper"] = message(indices, loader)
     share = {"rank": None, "world_size": world_size}
     loader = prepared(accelerator, new_sampler(**share, **SIZES[0]))
     rest = accelerate.skip_first_batches(loader, 3)
@@ -136,6 +138,21 @@ def work():
     found["unsaid"] = message(indices, loader)
     found["workers"] = message(stateful, accelerator, world_size, 2)
     return found
+
+
+class Wrapped(torch.utils.data.BatchSampler):
+    """A batch sampler of the user's own, which hands on what ours yields."""
+
+    batch_size, drop_last = None, False
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __iter__(self):
+        yield from self.inner
+
+    def __len__(self):
+        return len(self.inner)
 
 
 def loader_of_sevens(accelerator, share):

@@ -33,12 +33,17 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
     for frame in callers():
         owner: Any = frame.f_locals.get("self")
         kind = type(owner).__name__
-        if kind == "SkipBatchSampler" and holds(owner, sampler):
-            _refuse_skipping(owner.skip_batches, standing)
-        elif kind == "BatchSamplerShard" and holds(owner, sampler):
+        # Also for a wrapper of the user's own, which passes the batches on.
+        if kind == "BatchSamplerShard":
             dealt = True
             _refuse_whole(owner.num_processes, standing)
-        elif kind in _LOADERS and holds(owner, sampler):
+        elif kind == "DataLoaderDispatcher":
+            _refuse_dispatch(frame, kind)
+        if not holds(owner, sampler):
+            continue
+        if kind == "SkipBatchSampler":
+            _refuse_skipping(owner.skip_batches, standing)
+        elif kind in _LOADERS:
             if frame.f_code.co_name == "__init__":
                 raise ValueError(
                     "num_workers must be 0 with Accelerate's use_stateful_dataloader, "
@@ -47,7 +52,6 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
                     "use_stateful_dataloader out and save sampler.state_at(trained), or "
                     "leave a StatefulDataLoader out of accelerator.prepare"
                 )
-            _refuse_dispatch(frame, kind)
             if standing.rank is None and standing.world_size > 1 and not dealt:
                 raise ValueError(
                     "world_size must be 1 where Accelerate runs in one process, which "
