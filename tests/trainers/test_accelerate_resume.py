@@ -206,3 +206,20 @@ def test_the_sampler_itself_is_saved_between_passes_only(workers, whole, tmp_pat
         accelerator.load_state(str(tmp_path / name))
         loader.set_epoch(epoch)
         assert indices(loader) == whole[epoch]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nor_is_it_saved_within_a_pass_of_a_loader_of_ones_own(
+    workers, whole, tmp_path
+):
+    # Nothing tells Accelerate, or the sampler, how much of what was drawn is trained.
+    accelerator = new_accelerator()
+    sampler = new_sampler()
+    accelerator.register_for_checkpointing(sampler)
+    loader = DataLoader(range(SAMPLES), batch_sampler=sampler, num_workers=workers)
+    batches = iter(loader)
+    assert next(batches).tolist() == whole[0][0]
+    with pytest.raises(ValueError, match="save_state is called within a pass"):
+        accelerator.save_state(str(tmp_path))
+    assert indices(batches) == whole[0][1:]
+    accelerator.save_state(str(tmp_path))

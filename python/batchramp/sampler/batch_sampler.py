@@ -334,7 +334,7 @@ class VariableBatchSampler(Drawing):
         whose last batch is drawn is the next one's beginning: `epoch` is the next, of
         which no batch is yielded.
         """
-        before_saving(self)
+        before_saving(self, self._passes)
         return self._state(self._passes.place)
 
     def state_at(self, batches: int) -> dict[str, Any]:

@@ -71,14 +71,14 @@ def asks_what_is_left(sampler: BatchSampler) -> bool:
     return endless.asks(sampler)
 
 
-def before_saving(sampler: BatchSampler) -> None:
+def before_saving(sampler: BatchSampler, standing: Standing) -> None:
     """Looks at who is about to save the sampler's state.
 
     Raises:
         ValueError: If it means what is trained where the state says what is drawn.
     """
     if "accelerate" in sys.modules:
-        accelerate.refuse_saving(sampler)
+        accelerate.refuse_saving(sampler, standing)
 
 
 def counter_of(sampler: BatchSampler, standing: Standing, epoch: int) -> Counter | None:

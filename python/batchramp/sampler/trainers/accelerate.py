@@ -107,32 +107,36 @@ def refuse_split() -> None:
             )
 
 
-def refuse_saving(sampler: BatchSampler) -> None:
+def refuse_saving(sampler: BatchSampler, standing: Standing) -> None:
     """Refuses to be saved by `accelerator.save_state` within a pass.
 
     A state says what was drawn, and Accelerate draws a batch ahead of what is trained,
-    its workers more. (At a pass's last batch both are the same.)
+    workers more. (At a pass's last batch both are the same.)
 
     Raises:
-        ValueError: If `register_for_checkpointing` was given the sampler and a loader
-            of its batches is being iterated over; it says what to register instead.
+        ValueError: If `register_for_checkpointing` was given the sampler and a pass of
+            its batches is being drawn; it says what to register instead.
     """
     if not any(frame.f_code.co_name == "save_custom_state" for frame in callers(1)):
         return
+    within = standing.begun and not standing.finished
     for frame in callers(3):
         accelerator: Any = frame.f_locals.get("self")
-        if type(accelerator).__name__ != "Accelerator":
-            continue
-        for loader in accelerator.gradient_state.dataloader_references:
-            if loader is None or loader.end_of_dataloader or not holds(loader, sampler):
-                continue
-            raise ValueError(
-                "sampler must not be registered for checkpointing where save_state is "
-                "called within a pass, as Accelerate draws ahead of what is trained: "
-                "register an object whose state_dict returns sampler.state_at(trained) "
-                "and whose load_state_dict calls sampler.load_state_dict "
-                "(docs/trainers.md has the lines), or save between passes"
+        if type(accelerator).__name__ == "Accelerator":
+            within = within or any(
+                loader is not None
+                and not loader.end_of_dataloader
+                and holds(loader, sampler)
+                for loader in accelerator.gradient_state.dataloader_references
             )
+    if within:
+        raise ValueError(
+            "sampler must not be registered for checkpointing where save_state is "
+            "called within a pass, as loaders draw ahead of what is trained: "
+            "register an object whose state_dict returns sampler.state_at(trained) "
+            "and whose load_state_dict calls sampler.load_state_dict "
+            "(docs/trainers.md has the lines), or save between passes"
+        )
 
 
 def _refuse_skipping(batches: int, standing: Standing) -> None:
