@@ -101,12 +101,29 @@ def test_each_process_of_a_group_has_the_statistics_of_its_samples(count, tmp_pa
         )
 
 
-def test_shards_of_parameters_are_refused():
-    class DTensor(nn.Parameter):
-        """As a sharded model's parameters are called."""
+@pytest.fixture
+def group(tmp_path):
+    """A group of one process."""
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
 
-    model = make_mlp()
-    model[0].weight = DTensor(torch.ones(5, 6))
+
+def test_data_parallelism_inside_a_model_is_refused(group):
+    model = nn.Sequential(DistributedDataParallel(make_mlp()))  # as Fabric's wrapper
+    with pytest.raises(
+        ValueError, match=r"DistributedDataParallel inside, got it at 0"
+    ):
+        per_example_statistics(model, losses, *make_data(), NORMS)
+
+
+def test_shards_of_parameters_are_refused(group):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    model = fully_shard(make_mlp(), mesh=init_device_mesh("cpu", (1,)))
     with pytest.raises(ValueError, match="whole parameters, got shards"):
         per_example_statistics(model, losses, *make_data(), NORMS)
 

@@ -24,7 +24,8 @@ class Objective:
         loss: One value a sample.
 
     Raises:
-        ValueError: If the model has nothing to train, or only shards of its parameters.
+        ValueError: If the model has nothing to train, only shards of its parameters, or
+            a part that would wait for other processes.
     """
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
@@ -39,6 +40,13 @@ class Objective:
                 "model must hold whole parameters, got shards of them (FSDP or tensor "
                 "parallel): use micro_batch_statistics, or a model that is not sharded"
             )
+        for name, module in model.named_modules():
+            if isinstance(module, nn.parallel.DistributedDataParallel):
+                raise ValueError(
+                    "model must not hold DistributedDataParallel inside, got it at "
+                    f"{name} of {type(model).__name__}: hand over what that wraps (as "
+                    "model.module), under the autocast that it runs in"
+                )
 
     @property
     def device(self) -> torch.device:
