@@ -78,7 +78,7 @@ def expected(passes, **keywords):
     return list(itertools.chain(*(list(sampler) for _ in range(passes))))
 
 
-def run(folder, sampler, *, save=None, resume=None, prepares=True, epochs=3):
+def run(folder, sampler, *, save=None, resume=None, prepares=True, epochs=3, **options):
     """Trains, perhaps from a checkpoint, and returns the batches of that run."""
     arguments = transformers.TrainingArguments(
         str(folder),
@@ -90,6 +90,7 @@ def run(folder, sampler, *, save=None, resume=None, prepares=True, epochs=3):
         disable_tqdm=True,
         report_to=[],
         use_cpu=True,
+        **options,
     )
     model = Tiny()
     trainer = OurTrainer(model, arguments, train_dataset=Numbers())
@@ -170,6 +171,19 @@ def test_all_passes_as_one_epoch_are_exact(train, schedule):
 
     assert train(sampler(), epochs=1, save=15) == whole
     assert train(sampler(), epochs=1, resume=15) == whole[15:]
+
+
+def test_a_state_may_be_loaded_where_the_trainer_does_not_skip(train):
+    train(VariableBatchSampler(SAMPLES, 6), save=13)
+    for options in ({}, {"ignore_data_skip": True}):
+        sampler = VariableBatchSampler(SAMPLES, 6)
+        sampler.load_state_dict(sampler.state_of(13))
+        if options:
+            rest = expected(3, batch_size=6)[13:]
+            assert train(sampler, resume=13, **options) == rest
+        else:
+            with pytest.raises(ValueError, match="write ignore_data_skip=True"):
+                train(sampler, resume=13)
 
 
 def work(folder, updates, stop):

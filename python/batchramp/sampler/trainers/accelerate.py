@@ -145,7 +145,8 @@ def _refuse_skipping(batches: int, standing: Standing) -> None:
         raise ValueError(
             f"skip_first_batches must be left out after load_state_dict, which goes on "
             f"after {standing.loaded} batches of pass {standing.current} by itself, got "
-            f"{batches} more to skip: iterate over the loader"
+            f"{batches} more to skip: iterate over the loader (for transformers' "
+            "Trainer, write ignore_data_skip=True)"
         )
 
 
