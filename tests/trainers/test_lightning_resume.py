@@ -158,3 +158,20 @@ def test_a_resume_trains_the_passes_due(kind, save, sizes, workers, reload, tmp_
     options = {"reload_dataloaders_every_n_epochs": reload}
     assert lose(tmp_path, at, *run, **options) == expected[: at + 1]
     assert go_on(tmp_path, *run, **options) == expected[first:]
+
+
+def resume_killed(trained, folder, kind, workers, save, reload):
+    options = {"reload_dataloaders_every_n_epochs": reload}
+    train(trained, folder, "plan", kind, workers, save, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers", "reload"),
+    [("plain", 0, 0), ("plain", 2, 1), ("stateful", 0, 1), ("stateful", 2, 0)],
+)
+@pytest.mark.parametrize("save", ["mid", "end"])
+def test_a_killed_training_goes_on_from_its_last_checkpoint(
+    kind, workers, reload, save, killed
+):
+    _, at, first = SAVES[save]
+    assert killed(resume_killed, kind, workers, save, reload, at=at) == first

@@ -174,7 +174,11 @@ class Passes:
         """Returns the same of the pass that a trainer is about to draw, or draws.
 
         What it has trained of it counts, and what a loaded state leaves out does not.
+
+        Raises:
+            ValueError: If it is not the pass due, as for `count_to`.
         """
+        self._check_count(counter)
         if counter.epoch != self.current:
             return self.length_of(counter.epoch)
         whole = self._length(self.origin)
@@ -276,18 +280,24 @@ class Passes:
         again = late and self.begun and epoch == self.current
         if again and not drawing:
             return  # it says so after its first batches are drawn
-        free = not self.told or (late and self.word == "count")
-        if not free and epoch != self.due and (not again or self.finished):
-            raise ValueError(
-                f"epoch must be {self.due}, the pass due, got {epoch} from "
-                f"{counter.whose}: {counter.advice}"
-            )
+        self._check_count(counter)
         if epoch != self.current or again:
             self._go_to(epoch)
         if counter.batches:
             self._go_on(counter.batches, counter.whose)
         if late:
             self.word = "count"
+
+    def _check_count(self, counter: Counter) -> None:
+        """Refuses a count that contradicts what was drawn, loaded or set by hand."""
+        epoch = counter.epoch
+        again = counter.late and epoch == self.current and not self.finished
+        free = not self.told or (counter.late and self.word == "count")
+        if epoch != self.due and not again and not free:
+            raise ValueError(
+                f"epoch must be {self.due}, the pass due, got {epoch} from "
+                f"{counter.whose}: {counter.advice}"
+            )
 
     def _go_on(self, trained: int, whose: str) -> None:
         """Goes past the batches (pieces) of the pass due that a trainer has trained."""

@@ -66,7 +66,7 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
         where workers draw ahead, and never says how far.
 
     Raises:
-        ValueError: If it would stop before the pass ends, or has lost count.
+        ValueError: If it would stop before the pass ends.
     """
     loop, within = _loop_of(sampler)
     if loop is None:
@@ -80,7 +80,6 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
             epoch=standing.due, batches=None
         )
     counter = _count(loop, sampler, standing)
-    _refuse_lost_count(loop)
     check_epoch(loop, sampler, standing, counter, asks=within == "setup_data")
     return counter
 
@@ -93,7 +92,8 @@ def counter_of(sampler: BatchSampler, standing: Standing) -> Counter | None:
     the pass due.
 
     Raises:
-        ValueError: If its workers have drawn another place than its training loop means.
+        ValueError: If its workers have drawn at another place than its training loop
+            means, or that has lost count.
     """
     calling = next(callers(1), None)
     if calling is None or calling.f_code.co_name != "_set_sampler_epoch":
@@ -104,6 +104,7 @@ def counter_of(sampler: BatchSampler, standing: Standing) -> Counter | None:
     loop, _ = _loop_of(sampler)
     if type(loop).__name__ != "_FitLoop":
         return None
+    _refuse_lost_count(loop)
     counter = _count(loop, sampler, standing)
     _refuse_drawn_elsewhere(loop, sampler, standing, counter)
     return counter
@@ -113,7 +114,8 @@ def counter_asking(sampler: BatchSampler, standing: Standing) -> Counter | None:
     """Returns the count of a training loop that asks how long its next epoch is.
 
     Raises:
-        ValueError: If it multiplies a pass's length where passes differ.
+        ValueError: If it multiplies a pass's length where passes differ, or has lost
+            count.
     """
     loop, within = _loop_of(sampler)
     if type(loop).__name__ != "_FitLoop" or within not in (
@@ -121,9 +123,10 @@ def counter_asking(sampler: BatchSampler, standing: Standing) -> Counter | None:
         "on_run_start",
     ):
         return None
+    _refuse_lost_count(loop)
     if any(frame.f_code.co_name == "estimated_stepping_batches" for frame in callers()):
         check_estimate(loop, standing)
-    return _count(loop, sampler, standing)
+    return _meant(loop, within, sampler, standing)
 
 
 def _loop_of(sampler: BatchSampler) -> tuple[Any, str]:
@@ -141,6 +144,16 @@ def _loop_of(sampler: BatchSampler) -> tuple[Any, str]:
                 return loop, doing or frame.f_code.co_name
             return None, ""
     return None, ""
+
+
+def _meant(
+    loop: Any, within: str, sampler: BatchSampler, standing: Standing
+) -> Counter:
+    """The same as `_count`, but that what a hook said by hand after it is obeyed."""
+    counter = _count(loop, sampler, standing)
+    if within != "setup_data" and standing.said and not standing.begun:
+        return counter._replace(epoch=standing.due, batches=None)
+    return counter
 
 
 def _count(loop: Any, sampler: BatchSampler, standing: Standing) -> Counter:
@@ -172,7 +185,8 @@ def _count(loop: Any, sampler: BatchSampler, standing: Standing) -> Counter:
 def _refuse_lost_count(loop: Any) -> None:
     """Raises ValueError where Lightning would begin an epoch at its predecessor's end.
 
-    With `max_steps` it takes up a checkpoint of an epoch's end as if it lay within one.
+    With `max_steps` it takes up a checkpoint of an epoch's end, or of a fit's that ended
+    within one, as if it lay within the next.
     """
     epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
     ended = epochs.ready == epochs.processed and batches.current.ready > 0

@@ -81,7 +81,8 @@ def check_evaluation(loop: Any, sampler: BatchSampler, standing: Standing) -> No
     if min(batches, stops) != meant:
         raise ValueError(
             f"len() must not differ from pass to pass, got {meant} batches where "
-            f"Lightning's evaluation stops after {stops}: {_RELOAD}"
+            f"Lightning's evaluation stops after {stops}: give that loader's sampler a "
+            "constant batch_size"
         )
 
 
