@@ -163,7 +163,17 @@ class Noise(nn.Module):
         return x + torch.randn_like(x) * torch.empty_like(x).uniform_()
 
 
+class Drawn(nn.Module):
+    def forward(self, x):
+        gamma = torch.distributions.Gamma(x.abs() + 1, 1.0).rsample()
+        shares = torch.distributions.Dirichlet(x.abs() + 1).rsample()
+        coins = torch.distributions.Binomial(3, torch.full_like(x, 0.5)).sample()
+        return x * gamma + shares + coins
+
+
 RANDOM = {
+    "distributions": Drawn,
+    "gumbel": lambda: nn.Sequential(nn.RReLU(), Gumbel()),
     "dropout": lambda: nn.Dropout(0.5),
     "alpha dropout": lambda: nn.AlphaDropout(0.5),
     "noise": Noise,
@@ -174,6 +184,11 @@ RANDOM = {
     ),
     "recurrent": lambda: Last(nn.LSTM(5, 5, 2, batch_first=True, dropout=0.5)),
 }
+
+
+class Gumbel(nn.Module):
+    def forward(self, x):
+        return functional.gumbel_softmax(x)
 
 
 class Last(nn.Module):

@@ -70,8 +70,10 @@ class AtRest(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     arguments[place] = 0.0
                 elif name in given:
                     given[name] = 0.0
-        found = func(*arguments, **given)
         packet = func.overloadpacket._qualified_op_name.removeprefix("aten::")
+        if packet in ("rrelu_with_noise", "rrelu_with_noise_") and len(arguments) > 3:
+            arguments[2] = arguments[3] = (arguments[2] + arguments[3]) / 2
+        found = func(*arguments, **given)
         if packet in _MIDDLES:
             named = dict(zip(names, arguments, strict=False)) | given
             middle = _MIDDLES[packet](named)
@@ -109,5 +111,8 @@ _MIDDLES: dict[str, Callable[[_Named], Any]] = {
     "log_normal_": lambda named: named.get("mean", 1.0),
     "geometric_": lambda _: 1,
     "poisson": lambda named: named["self"],
+    "binomial": lambda named: named["count"] * named["prob"],
+    "_standard_gamma": lambda named: named["self"],
+    "_sample_dirichlet": lambda named: named["self"] / named["self"].sum(-1, True),
     "multinomial": lambda _: 0,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from textwrap import shorten
 from typing import TypeAlias
 
 import torch
@@ -19,6 +20,10 @@ Part: TypeAlias = tuple[slice, dict[int, ExampleGradients]]
 
 Pass: TypeAlias = Callable[[Samples], tuple[Tensor, list[Tensor]]]
 """The losses of n samples, (n,), and their gradients by each parameter, (n, ...)."""
+
+
+_MOST = 200
+"""Characters of another error that are repeated."""
 
 
 class NotMappable(Exception):
@@ -135,4 +140,6 @@ def told(error: Exception) -> str:
     """Returns an error in one line: its type and the first line of its message."""
     lines = str(error).splitlines() or [""]
     kind = type(error).__name__
-    return f"{kind}: {lines[0]}" if lines[0] else kind
+    return shorten(
+        f"{kind}: {lines[0]}" if lines[0] else kind, _MOST, placeholder=" ..."
+    )
