@@ -1,12 +1,15 @@
 """Two gloo processes: each rank its share, and weights that make DDP's mean exact."""
 
 import itertools
+import json
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from batchramp.sampler import VariableBatchSampler
 
@@ -94,3 +97,85 @@ def test_processes_average_to_the_global_gradient_in_any_number(in_processes):
     last = make_sampler()
     last.load_state_dict(three[0]["state"])
     assert list(last) == list(alone)
+
+
+def warned_of(share):
+    """How often each of some samplers warns when it is drawn from, in a group of two."""
+    distributed.init_process_group("gloo")
+    theirs = DistributedSampler(range(SAMPLES))
+    cases = {
+        "left out": VariableBatchSampler(SAMPLES, 8),
+        "said": VariableBatchSampler(SAMPLES, 8, boundary="drop", **share),
+        "own data": VariableBatchSampler(SAMPLES, 8, world_size=1),
+        "dealt": VariableBatchSampler(
+            SAMPLES, 8, boundary="drop", rank=None, world_size=2
+        ),
+        "theirs": VariableBatchSampler(theirs, 4, boundary="drop"),
+    }
+    found = {}
+    for name, sampler in cases.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                list(sampler)
+        found[name] = [str(warning.message) for warning in caught]
+    # Their own epoch is followed, whenever it is set.
+    followed = []
+    for epoch in (2, 3, 1):
+        theirs.set_epoch(epoch)
+        followed.append(list(cases["theirs"]))
+    return {"warned": found, "followed": followed}
+
+
+def test_ranks_left_out_in_a_group_of_processes_are_warned_of_once(in_processes):
+    share = {"rank": 0, "world_size": 2}
+    ranks = in_processes(warned_of, share)
+    for rank, found in enumerate(ranks):
+        (told,) = found["warned"].pop("left out")
+        assert "every sample is trained 2 times" in told
+        assert "rank=torch.distributed.get_rank()" in told
+        assert all(not said for said in found["warned"].values())
+        alone = VariableBatchSampler(
+            SAMPLES, 8, boundary="drop", rank=rank, world_size=2
+        )
+        for epoch, batches in zip((2, 3, 1), found["followed"], strict=True):
+            alone.set_epoch(epoch)
+            assert batches == list(alone)
+
+
+def train_killed(trained, folder, workers):
+    """DDP: a state every fourth update and at a pass's end, written by one rank."""
+    distributed.init_process_group("gloo")
+    ranks = {"rank": distributed.get_rank(), "world_size": 2}
+    sampler = trained.new_sampler(**ranks)
+    model = DistributedDataParallel(nn.Linear(1, 1))
+    saved, update, batches = Path(folder, "state.json"), 0, 0
+    if saved.exists():
+        update, state = json.loads(saved.read_text())
+        sampler.load_state_dict(state)
+        batches = state["batches_yielded"]
+    data = torch.arange(sampler.num_samples)
+    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers)
+
+    def save(state):
+        distributed.barrier()
+        if ranks["rank"] == 0:
+            saved.write_text(json.dumps([update, state]))
+        distributed.barrier()
+
+    while update < trained.plan.updates:
+        for batch in loader:
+            loss = model(batch[:, None].float()).mean() * sampler.weight(batches)
+            loss.backward()
+            trained(update, batch.tolist())
+            update, batches = update + 1, batches + 1
+            if update % 4 == 0:
+                save(sampler.state_at(batches))
+        batches = 0
+        save(sampler.state_dict())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
+def test_killed_processes_go_on_from_their_last_state(workers, at, first, killed):
+    assert killed(train_killed, workers, at=at, world_size=2) == first

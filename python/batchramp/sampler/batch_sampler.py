@@ -74,7 +74,8 @@ class VariableBatchSampler(Drawing):
             the next pass). A `Plan` brings its own.
         rank: The rank whose contiguous share of each batch is yielded. None yields the
             shares of all ranks in turn, for a loader that deals batches out.
-        world_size: Number of ranks; each needs a sample of every batch.
+        world_size: Number of ranks; each needs a sample of every batch. None is 1, with
+            a warning where torch's processes train together.
         micro_batch: The most samples handed out at a time: each rank's share of a
             global batch comes in pieces of equal length, or differing by one, as many
             on every rank. `piece` says which update a piece is of, its weight, and
@@ -98,14 +99,17 @@ class VariableBatchSampler(Drawing):
         seed: int = 0,
         boundary: str | None = None,
         rank: int | None = 0,
-        world_size: int = 1,
+        world_size: int | None = None,
         micro_batch: int | None = None,
         output: str = "list",
         threads: int = 1,
     ) -> None:
         # BatchSampler.__init__ refuses batch_size=None and is skipped.
-        source = adopt(sampler, order, seed, rank, world_size)
+        ranks = 1 if world_size is None else world_size
+        source = adopt(sampler, order, seed, rank, ranks)
         self._theirs = source.theirs
+        said = rank is None or world_size is not None or source.theirs is not None
+        self._alone = not said
         self._their_epoch = 0
         self._processes = source.processes
         self._rank, self._world_size = check_ranks(source.rank, source.world_size)

@@ -18,6 +18,7 @@ from batchramp.sampler.trainers import (
     batches_replayed,
     before_drawing,
 )
+from batchramp.sampler.trainers.ranks import warn_of_processes
 
 
 class Drawing(BatchSampler):
@@ -26,6 +27,8 @@ class Drawing(BatchSampler):
     _batches: Batches
     _passes: Passes
     _output: str
+    _alone: bool
+    """Whether nothing was said of other ranks."""
 
     @property
     def num_samples(self) -> int:
@@ -66,6 +69,8 @@ class Drawing(BatchSampler):
             return
         self._follow()
         counter = before_drawing(self, self._passes)
+        if self._alone and warn_of_processes():
+            self._alone = False  # once is enough
         if counter is not None:
             self._passes.count_to(counter, drawing=True)
         self._passes.begin(counted=counter is not None)
