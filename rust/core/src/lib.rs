@@ -25,6 +25,7 @@ mod threads;
 #[cfg(test)]
 mod uniformity;
 mod values;
+mod vectors;
 mod walk;
 
 pub use advance::advance;

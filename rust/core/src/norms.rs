@@ -2,8 +2,9 @@
 
 use crate::buffer::Buffer;
 use crate::moments::check_length;
-use crate::threads::{for_each, vectorized};
+use crate::threads::for_each;
 use crate::values::{Real, Value, with_slice};
+use crate::vectors::{fetch_ahead, vectorized};
 use crate::{Error, Values};
 
 /// Coordinates of one job, whose sum of squares is one summand.
@@ -12,6 +13,8 @@ const BLOCK: usize = 32_768;
 const CACHED: usize = 1024;
 /// Sums that run beside each other in a block, in as many vector lanes.
 const LANES: usize = 16;
+/// Bytes to fetch ahead: half and twice as many cost up to a tenth more.
+const AHEAD: usize = 4096;
 
 /// The squared norm of a gradient given in consecutive parts.
 ///
@@ -35,6 +38,7 @@ pub(crate) fn sum_lanes<V: Copy>(values: &[V], term: impl Fn(V) -> f64) -> f64 {
     let mut sums = [0.0; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
+        fetch_ahead(chunk, AHEAD);
         for (sum, &value) in sums.iter_mut().zip(chunk) {
             *sum += term(value);
         }

@@ -3,8 +3,8 @@
 use std::array;
 use std::ops::Add;
 
-use crate::threads::vectorized;
 use crate::values::{Real, Value};
+use crate::vectors::vectorized;
 
 /// Columns handled together: their sums stay in cache, and a stretch of a row is long enough for
 /// the processor to fetch ahead.

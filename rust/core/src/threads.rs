@@ -1,4 +1,4 @@
-//! Work in blocks on a pool of threads that is made once, and vectorised at run time.
+//! Work in blocks on a pool of threads that is made once.
 //!
 //! Blocks are fixed by the data alone, and what they sum is added in their order: results do not
 //! depend on the number of threads.
@@ -6,7 +6,6 @@
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::{process, thread, vec};
 
-use pulp::{Arch, Simd, WithSimd};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Below as many coordinates a thread, waking it costs more than it saves.
@@ -94,24 +93,6 @@ fn drain<J>(jobs: &Mutex<vec::IntoIter<J>>, work: &impl Fn(J)) {
     let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
     while let Some(job) = next() {
         work(job);
-    }
-}
-
-/// Runs a loop compiled for the vectors of the processor at hand (AVX2 where there is): what it
-/// calls must be `#[inline(always)]`.
-#[inline(always)]
-pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(Vectorized(work))
-}
-
-struct Vectorized<F>(F);
-
-impl<R, F: FnOnce() -> R> WithSimd for Vectorized<F> {
-    type Output = R;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> R {
-        (self.0)()
     }
 }
 
