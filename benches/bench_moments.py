@@ -1,6 +1,8 @@
 """Gradient variance and norms beside torch's, in turn, at one and at two threads.
 
-On the shapes of ResNet-18 where something is timed, on a few small ones where not.
+On the shapes of ResNet-18 where something is timed, on a few small ones where not. The
+peers' vectors are the processor's widest; `ATEN_CPU_CAPABILITY=avx2` gives them AVX2,
+which is what ours are on any x86.
 """
 
 import shutil
@@ -8,6 +10,7 @@ import warnings
 
 import pytest
 import torch
+from torch import nn
 
 from batchramp.gradient_variance import GradientNorms, GradientVariance, squared_norm
 
@@ -96,6 +99,35 @@ def compiled(count, dtype, state):
     return lambda: fused(gradient, mean, squares, inverse)
 
 
+def beside(turns, functions):
+    """How the first function does beside the fourth, `torch.compile`'s, if it is there."""
+    if len(functions) < 4:
+        return "no C++ compiler for torch.compile"
+    return (
+        f"torch.compile {turns.seconds(3) * 1e3:.2f} ms (ours is "
+        f"{turns.ratio(3, 0):.2f}x of torch.compile's speed)"
+    )
+
+
+def training_step():
+    """A forward and backward pass of a small network: some 10 ms of torch's threads."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 16, 3, padding=1, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(16 * 16 * 16, 10),
+    )
+    images, classes = torch.randn(16, 3, 32, 32), torch.randint(0, 10, (16,))
+
+    def step():
+        network.zero_grad()
+        nn.functional.cross_entropy(network(images), classes).backward()
+
+    return step
+
+
 def test_stacked(benchmark, threads, in_turn, say):
     length = 11_689_512 if benchmark.enabled else 10_000
     rows = torch.randn(GRADIENTS, length)
@@ -139,34 +171,73 @@ def test_streaming(benchmark, threads, gradients, dtype, state, in_turn, say):
     ours_ms, theirs_ms, triad_ms = (turns.seconds(index) * 1e3 for index in range(3))
     itemsize = 4 if state == "float32" else 8
     moved = 4 * itemsize + dtype.itemsize  # the state read and written, the gradient
-    fused = "no C++ compiler for torch.compile"
-    if len(functions) > 3:
-        fused = (
-            f"torch.compile {turns.seconds(3) * 1e3:.2f} ms ({turns.ratio(3, 0):.2f}x)"
-        )
     say(
         f"streaming {count} of {dtype} into {state}, {threads} threads: ours "
         f"{ours_ms:.2f} ms, foreach {theirs_ms:.2f} ms ({turns.ratio(1, 0):.1f}x), "
-        f"{fused}, {100 * turns.ratio(2, 0) * moved / 12:.0f}% of triad bandwidth "
+        f"{beside(turns, functions)}, {100 * turns.ratio(2, 0) * moved / 12:.0f}% of triad bandwidth "
         f"({triad_ms:.2f} ms)"
     )
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+@pytest.mark.parametrize(("dtype", "state"), PRECISIONS)
+def test_in_training(benchmark, threads, gradients, dtype, state, in_turn, say):
+    """Updates and squared norms between the steps of a training, which are not timed.
+
+    As users have them: torch's other threads have just worked, and spin.
+    """
+    gradients = [part.to(dtype) for part in gradients]
+    ours = GradientVariance(dtype=state)
+    functions = [
+        lambda: ours.update(gradients),
+        lambda: squared_norm(gradients),
+        lambda: foreach_squared_norm(gradients),
+    ]
+    if benchmark.enabled and shutil.which("c++") is not None:
+        count = sum(part.numel() for part in gradients)
+        functions.append(compiled(count, dtype, getattr(torch, state)))
+    step = training_step()
+    benchmark.pedantic(functions[0], setup=step, rounds=ROUNDS)
+    turns = in_turn(functions, 2 * ROUNDS, between=step)
+    ours_ms, norm_ms, foreach_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    say(
+        f"in a training loop, {dtype} into {state}, {threads} threads: streaming ours "
+        f"{ours_ms:.2f} ms, {beside(turns, functions)}; squared norm ours {norm_ms:.2f} ms, foreach norms "
+        f"{foreach_ms:.2f} ms (ours is {turns.ratio(2, 1):.2f}x of their speed)"
+    )
+
+
+def foreach_squared_norm(gradients, dtype=None):
+    norms = torch._foreach_norm(gradients, dtype=dtype)
+    return torch.stack(norms).square().sum().item()
 
 
 def test_squared_norm(benchmark, threads, gradients, in_turn, say):
     flat = torch.cat([part.flatten() for part in gradients])
 
-    def theirs():
-        return torch.stack(torch._foreach_norm(gradients)).square().sum().item()
+    def ours():
+        return squared_norm(gradients)
 
-    functions = (lambda: squared_norm(gradients), theirs, flat.sum)
-    assert functions[0]() == pytest.approx(theirs(), rel=1e-4)
-    benchmark.pedantic(functions[0], rounds=ROUNDS)
+    def theirs():
+        return foreach_squared_norm(gradients)
+
+    def double():
+        return foreach_squared_norm(gradients, torch.float64)
+
+    assert ours() == pytest.approx(double(), rel=1e-9)
+    benchmark.pedantic(ours, rounds=ROUNDS)
+    # Each after the floor's read of other memory, so that none finds the gradients in
+    # the cache where the one before has left them.
+    functions = (flat.sum, ours, flat.sum, theirs, flat.sum, double)
     turns = in_turn(functions, 3 * ROUNDS)
-    ours_ms, theirs_ms, floor_ms = (turns.seconds(index) * 1e3 for index in range(3))
+    floor_ms, ours_ms, _, theirs_ms, _, double_ms = (
+        turns.seconds(index) * 1e3 for index in range(6)
+    )
     say(
         f"squared norm of {flat.numel()}, {threads} threads: ours {ours_ms:.2f} ms, "
-        f"foreach norms {theirs_ms:.2f} ms ({turns.ratio(1, 0):.2f}x), floor (one read, "
-        f"sum) {floor_ms:.2f} ms ({turns.ratio(0, 2):.2f}x)"
+        f"foreach norms {theirs_ms:.2f} ms (ours is {turns.ratio(3, 1):.2f}x of their "
+        f"speed), in float64 as ours {double_ms:.2f} ms ({turns.ratio(5, 1):.1f}x), "
+        f"floor (one read, sum) {floor_ms:.2f} ms ({turns.ratio(1, 0):.2f}x)"
     )
 
 
@@ -176,7 +247,7 @@ def test_norms_and_mean(benchmark, threads, gradients, in_turn, say):
     def theirs():
         torch._foreach_add_(sums, gradients)
         for parts in (gradients, sums):
-            torch.stack(torch._foreach_norm(parts)).square().sum().item()
+            foreach_squared_norm(parts)
 
     functions = [lambda: ours.update(gradients), theirs]
     functions.append(triad(sum(part.numel() for part in gradients)))

@@ -9,11 +9,15 @@ from batchramp import _rust
 
 
 class Turns:
-    """Times of several functions, called in turn so that a slow spell meets them all."""
+    """Times of several functions, called in turn so that a slow spell meets them all.
 
-    def __init__(self, functions, rounds):
+    Before each, `between` is called off the clock.
+    """
+
+    def __init__(self, functions, rounds, between=lambda: None):
         self._rounds = [
-            [seconds(function) for function in functions] for _ in range(rounds)
+            [seconds(function, between) for function in functions]
+            for _ in range(rounds)
         ]
 
     def seconds(self, index):
@@ -27,7 +31,8 @@ class Turns:
         )
 
 
-def seconds(function):
+def seconds(function, between):
+    between()
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
@@ -39,8 +44,8 @@ def in_turn(benchmark):
     if benchmark.enabled and _rust.BUILD_PROFILE != "release":
         pytest.fail("benchmarks need a release build")
     benchmark.extra_info["build"] = _rust.BUILD_PROFILE
-    return lambda functions, rounds: Turns(
-        functions, rounds if benchmark.enabled else 1
+    return lambda functions, rounds, **between: Turns(
+        functions, rounds if benchmark.enabled else 1, **between
     )
 
 

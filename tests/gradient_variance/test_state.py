@@ -4,7 +4,9 @@ import copy
 import io
 import multiprocessing
 import pickle
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,7 +135,25 @@ def test_threads_of_python_take_turns():
 def update_on_two_threads(moments, rows, pipe):
     for row in rows:
         moments.update([row], threads=2)
-    pipe.send(moments.trace(1.0, threads=2))
+    pipe.send((moments.trace(1.0, threads=2), own_threads()))
+
+
+def own_threads():
+    """How many threads of this process are of our own pool."""
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    return sum(name.startswith("batchramp-") for name in names)
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "OpenMP" not in torch.__config__.parallel_info(),
+    reason="torch has no threads to lend",
+)
+def test_work_is_done_on_the_threads_of_torch():
+    torch.set_num_threads(2)
+    torch.ones(300_000).add_(1.0)
+    variance = filled(torch.randn(2, 300_000))
+    variance.trace()
+    assert own_threads() == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -143,18 +163,23 @@ def update_on_two_threads(moments, rows, pipe):
 def test_a_forked_child_has_threads_of_its_own():
     rows = np.random.default_rng(0).normal(size=(4, 300_000))
     moments = _rust.Moments(rows.shape[1], dtype="float64")
-    moments.update([rows[0]], threads=2)  # so that the parent has a pool
+    moments.update([rows[0]], threads=2)  # so that the parent has threads
     ours, theirs = multiprocessing.Pipe()
     child = multiprocessing.get_context("fork").Process(
         target=update_on_two_threads, args=(moments, rows[1:], theirs)
     )
     child.start()
     assert ours.poll(60)
-    trace = ours.recv()
+    trace, own = ours.recv()
     child.join(60)
     assert child.exitcode == 0
     assert moments.count == 1
     assert trace == pytest.approx(rows.var(0, ddof=1).sum())
+    if sys.platform == "linux":
+        assert own > 0
+    for row in rows[1:]:
+        moments.update([row], threads=2)
+    assert trace == moments.trace(1.0, threads=2)  # on other threads the same number
 
 
 @pytest.mark.parametrize(

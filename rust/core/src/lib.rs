@@ -5,6 +5,8 @@
 //! one size without visiting them. [`Moments`] keeps the per-coordinate mean and variance of a
 //! stream of gradients, and [`Noise`] needs no more than their squared norms.
 
+#![forbid(unsafe_code)]
+
 mod advance;
 mod batches;
 mod bijection;
@@ -39,4 +41,5 @@ pub use precision::Precision;
 pub use rng::{Random, derive_key};
 pub use run::Run;
 pub use shares::{piece, pieces, share};
+pub use threads::{Team, lend_threads};
 pub use values::{Real, Values};

@@ -1,15 +1,28 @@
-//! Work in blocks on a pool of threads that is made once.
+//! Work in blocks, on threads that a host lends or on a pool that is made once.
 //!
 //! Blocks are fixed by the data alone, and what they sum is added in their order: results do not
 //! depend on the number of threads.
 
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::{process, thread, vec};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Below as many coordinates a thread, waking it costs more than it saves.
 const GRAIN: usize = 131_072;
+
+/// Runs the work on so many threads at once, the caller's among them, and returns when all of them
+/// are done with it; or returns false and has done nothing.
+pub type Team = fn(threads: usize, work: &(dyn Fn() + Sync)) -> bool;
+
+static TEAM: OnceLock<Team> = OnceLock::new();
+
+/// Lends threads to all work from now on, in place of a pool's. The first team stays.
+///
+/// A host whose own threads spin between its calls leaves a pool's no core to run on.
+pub fn lend_threads(team: Team) {
+    let _ = TEAM.set(team);
+}
 
 /// The pool that the process made first, or made anew for more threads.
 struct Pool {
@@ -59,17 +72,35 @@ pub(crate) fn for_each<J: Send>(
     jobs: Vec<J>,
     work: impl Fn(J) + Sync,
 ) {
+    for_each_in(TEAM.get().copied(), threads, coordinates, jobs, work);
+}
+
+/// The same in a team, or on the pool where there is none.
+fn for_each_in<J: Send>(
+    team: Option<Team>,
+    threads: usize,
+    coordinates: usize,
+    jobs: Vec<J>,
+    work: impl Fn(J) + Sync,
+) {
     let helpers = threads.min(coordinates / GRAIN).min(jobs.len()).saturating_sub(1);
-    let pool = if helpers == 0 { None } else { pool(helpers) };
-    let Some(pool) = pool else {
+    if helpers == 0 {
         return jobs.into_iter().for_each(work);
-    };
+    }
     let jobs = Mutex::new(jobs.into_iter());
+    let drain = || drain(&jobs, &work);
+    // A team of another size each time might be made anew: whom there is no job for goes home.
+    if team.is_some_and(|team| team(threads, &drain)) {
+        return;
+    }
+    let Some(pool) = pool(helpers) else {
+        return drain();
+    };
     pool.in_place_scope(|scope| {
         for _ in 0..helpers {
-            scope.spawn(|_| drain(&jobs, &work));
+            scope.spawn(|_| drain());
         }
-        drain(&jobs, &work);
+        drain();
     });
 }
 
@@ -102,11 +133,21 @@ mod tests {
 
     use super::*;
 
+    /// Threads that a host would have at hand.
+    fn lent(threads: usize, work: &(dyn Fn() + Sync)) -> bool {
+        thread::scope(|scope| {
+            (1..threads).for_each(|_| drop(scope.spawn(work)));
+            work();
+        });
+        true
+    }
+
     #[test]
     fn every_job_is_done_once_on_any_number_of_threads() {
-        for threads in [0, 1, 2, 3, 8, 2] {
+        let teams: [Option<Team>; 3] = [None, Some(lent), Some(|_, _| false)];
+        for (threads, team) in [0, 1, 2, 3, 8, 2].into_iter().flat_map(|n| teams.map(|t| (n, t))) {
             let mut done = vec![0_u32; 100];
-            for_each(threads, usize::MAX, done.iter_mut().collect(), |done| *done += 1);
+            for_each_in(team, threads, usize::MAX, done.iter_mut().collect(), |done| *done += 1);
             assert!(done.iter().all(|&done| done == 1));
             for_each_once(threads, done.iter_mut().collect(), |done| *done += 1);
             assert!(done.iter().all(|&done| done == 2));

@@ -3,6 +3,8 @@
 
 mod moments;
 mod noise;
+#[cfg(target_os = "linux")]
+mod openmp;
 mod runs;
 mod sampling;
 
@@ -55,6 +57,15 @@ fn double(name: &str, value: &Bound<'_, PyAny>) -> PyResult<f64> {
 /// The compiled half of batchramp.
 #[pymodule]
 mod _rust {
+    use pyo3::prelude::*;
+
+    /// Work goes to the threads of torch, where it has any.
+    #[pymodule_init]
+    fn init(_module: &Bound<'_, PyModule>) {
+        #[cfg(target_os = "linux")]
+        crate::openmp::lend();
+    }
+
     /// The package's version.
     #[expect(non_upper_case_globals, reason = "Python's name for it")]
     #[pymodule_export]
