@@ -174,8 +174,8 @@ def test_streaming(benchmark, threads, gradients, dtype, state, in_turn, say):
     say(
         f"streaming {count} of {dtype} into {state}, {threads} threads: ours "
         f"{ours_ms:.2f} ms, foreach {theirs_ms:.2f} ms ({turns.ratio(1, 0):.1f}x), "
-        f"{beside(turns, functions)}, {100 * turns.ratio(2, 0) * moved / 12:.0f}% of triad bandwidth "
-        f"({triad_ms:.2f} ms)"
+        f"{beside(turns, functions)}, {100 * turns.ratio(2, 0) * moved / 12:.0f}% of "
+        f"triad bandwidth ({triad_ms:.2f} ms)"
     )
 
 
@@ -202,8 +202,9 @@ def test_in_training(benchmark, threads, gradients, dtype, state, in_turn, say):
     ours_ms, norm_ms, foreach_ms = (turns.seconds(index) * 1e3 for index in range(3))
     say(
         f"in a training loop, {dtype} into {state}, {threads} threads: streaming ours "
-        f"{ours_ms:.2f} ms, {beside(turns, functions)}; squared norm ours {norm_ms:.2f} ms, foreach norms "
-        f"{foreach_ms:.2f} ms (ours is {turns.ratio(2, 1):.2f}x of their speed)"
+        f"{ours_ms:.2f} ms, {beside(turns, functions)}; squared norm ours "
+        f"{norm_ms:.2f} ms, foreach norms {foreach_ms:.2f} ms (ours is "
+        f"{turns.ratio(2, 1):.2f}x of their speed)"
     )
 
 
