@@ -1,5 +1,6 @@
 """Two gloo processes: each rank its share, and weights that make DDP's mean exact."""
 
+import contextlib
 import itertools
 import json
 import warnings
@@ -179,3 +180,35 @@ def train_killed(trained, folder, workers):
 @pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
 def test_killed_processes_go_on_from_their_last_state(workers, at, first, killed):
     assert killed(train_killed, workers, at=at, world_size=2) == first
+
+
+def gradients_of_pieces(micro_batch):
+    """One rank: the gradient of each global batch of a pass, summed over its pieces."""
+    distributed.init_process_group("gloo")
+    sampler = make_sampler(
+        rank=distributed.get_rank(), world_size=2, micro_batch=micro_batch
+    )
+    model = DistributedDataParallel(make_model())
+    found, seen = [], []
+    for index, (indices, inputs, labels) in enumerate(
+        DataLoader(make_data(), batch_sampler=sampler)
+    ):
+        update, weight, last = sampler.piece(index)
+        assert update == len(found)
+        with contextlib.nullcontext() if last else model.no_sync():
+            loss = nn.functional.mse_loss(model(inputs), labels)
+            (loss * weight).backward()
+        seen += indices.tolist()
+        assert len(indices) <= micro_batch
+        if last:
+            gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+            found.append((seen, gradient.tolist()))
+            seen = []
+            model.zero_grad()
+    return {"found": found}
+
+
+def test_pieces_without_sync_average_to_the_global_gradient(in_processes):
+    expected = gradients(make_model(), make_sampler(), lambda _: 1.0)
+    ranks = in_processes(gradients_of_pieces, 2)
+    assert assert_averaged(ranks, expected) >= 2
