@@ -137,12 +137,10 @@ def go_on(folder, *arguments, **keywords):
 @pytest.mark.parametrize(
     ("sizes", "workers", "reload"),
     [
-        ("plan", 0, 0),
         ("plan", 0, 1),
         ("plan", 2, 0),
         ("plan", 2, 1),
         ("plan", -2, 0),
-        ("constant", 0, 0),
         ("constant", 2, 1),
     ],
 )
