@@ -314,3 +314,21 @@ def test_a_number_of_steps_ends_within_a_pass_and_is_not_gone_on_with(tmp_path):
         trainer = new_trainer(tmp_path, max_steps=20)
         with pytest.raises(ValueError, match="max_steps must be -1 where Lightning"):
             trainer.fit(Learns(), new_loader(), ckpt_path=path)
+
+
+def test_loaders_within_loaders_are_seen_through(tmp_path):
+    class Wraps(DataLoader):
+        def __iter__(self):
+            return self.made()
+
+        def made(self):
+            return self.made_anew()
+
+        def made_anew(self):
+            return super().__iter__()
+
+    sampler = VariableBatchSampler(SAMPLES, **SIZES["plan"])
+    loader = Wraps(
+        range(SAMPLES), batch_sampler=sampler, num_workers=2, collate_fn=list
+    )
+    assert fit(tmp_path, loader, **RELOAD) == passes()

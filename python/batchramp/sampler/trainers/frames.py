@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch.utils.data import BatchSampler
 
-_DEPTH = 16
+_DEPTH = 32
 """Frames looked through: a loader's own calls, with room to spare."""
 _OURS = __name__.rpartition(".trainers.")[0]
 
