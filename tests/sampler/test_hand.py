@@ -206,7 +206,7 @@ def test_a_size_set_by_hand_is_cut_into_pieces_from_there_on():
     # 10 = 4 + 3 + 3; then 25 in seven pieces of 4 and 3.
     assert lengths[:3] == [(0, 4), (0, 3), (0, 3)]
     assert [size for update, size in lengths if update == 1] == [4, 4, 4, 4, 3, 3, 3]
-    assert len(lengths) == len(list(sampler)) - 4 or lengths
+    assert len(lengths) == 3 + 3 * 7 + 4  # of 10, 25, 25, 25 and the last 15
 
 
 def test_pieces_before_a_load_must_be_known():
@@ -268,3 +268,17 @@ def test_a_list_of_sizes_is_a_schedule(boundary):
     other = VariableBatchSampler(SAMPLES, schedule=pairs[:2], boundary=boundary)
     with pytest.raises(ValueError, match="state's schedule_id must be"):
         other.load_state_dict(listed.state_dict())
+
+
+def test_lists_of_sizes_hold_wherever_the_sampler_has_been():
+    ramp = [(0, 16), (50, 4), (90, 8)]
+    sampler = VariableBatchSampler(40, schedule=ramp)
+    passes = [list(sampler) for _ in range(4)]
+    state = sampler.state_of(1)
+    sampler.set_epoch(0)  # back over sizes that were drawn
+    assert [list(sampler) for _ in range(4)] == passes
+    sampler.load_state_dict(state)
+    assert list(sampler) == passes[0][1:]
+    sampler.set_epoch(3)  # and on, past sizes that were not
+    sampler.set_epoch(1)
+    assert list(sampler) == passes[1]

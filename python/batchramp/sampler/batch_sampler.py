@@ -138,6 +138,7 @@ class VariableBatchSampler(Drawing):
             self._world_size,
             micro_batch,
             sizing.budget,
+            by_hand=self._made_with is not None,
         )
 
     def _follow(self) -> None:

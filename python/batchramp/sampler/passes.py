@@ -29,6 +29,7 @@ class Passes:
         world_size: Number of ranks.
         micro_batch: The most samples of a piece; None where shares are not cut.
         budget: The position before which the last batch begins; None is without end.
+        by_hand: Whether the sizes may be set by hand, and no schedule decides them.
 
     Attributes:
         laid: The stream as its sizes lay it; replaced, never changed.
@@ -47,8 +48,10 @@ class Passes:
         world_size: int,
         micro_batch: int | None,
         budget: int | None,
+        by_hand: bool,
     ) -> None:
         self.laid = Laid(batches, sizes, budget)
+        self._by_hand = by_hand
         self._batches = batches
         self.rank = rank
         self.world_size = world_size
@@ -407,7 +410,7 @@ class Passes:
         sizes = self.sizes
         if isinstance(sizes, CalledSizes):
             sizes.forget(origin.position)
-        elif self.laid.budget is None:
+        elif self._by_hand:
             self._lay(sizes.moved(self.cursor.position, origin.position))
         self._stand_at(origin)
 
