@@ -23,7 +23,11 @@ from batchramp.gradient_variance.examples import (
     Stacked,
     wide,
 )
-from batchramp.gradient_variance.objective import Objective, full_precision
+from batchramp.gradient_variance.objective import (
+    Objective,
+    full_precision,
+    parameter_uses,
+)
 from batchramp.gradient_variance.samples import Samples
 from batchramp.gradient_variance.single import Part
 
@@ -142,7 +146,8 @@ def run_layers(objective: Objective, samples: Samples, max_bytes: int) -> Layers
     finally:
         for handle in handles:
             handle.remove()
-    uses = _uses(losses)
+    # What something else than its layer uses too has more gradient than that tells.
+    uses = parameter_uses(losses)
     if any(len(noted) != 1 for noted in calls.values()) or any(
         uses[id(parameter)] != 1 for parameter in parameters
     ):
@@ -151,7 +156,9 @@ def run_layers(objective: Objective, samples: Samples, max_bytes: int) -> Layers
         return None  # a dropout's numbers: an example alone would draw others
     first = {layer: noted[0] for layer, noted in calls.items()}
     edges = [call.edge for call in first.values()]
-    deltas = torch.autograd.grad(losses.sum(), edges)
+    with torch.enable_grad():
+        total = losses.sum()
+    deltas = torch.autograd.grad(total, edges)
     count = len(samples)
     for (layer, call), delta in zip(first.items(), deltas, strict=True):
         call.deltas = delta
@@ -171,37 +178,15 @@ def _own(layer: nn.Module) -> list[Tensor]:
 def _is_plain(module: nn.Module) -> bool:
     if module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
         return False  # they may change what the layer gives
-    if isinstance(module, nn.Linear | nn.Conv2d) and module.weight.is_complex():
-        return False
     if type(module) is nn.Linear:
-        return True
-    return (
+        return not module.weight.is_complex()
+    return (  # by the type first: a weight that is computed would be computed here
         type(module) is nn.Conv2d
+        and not module.weight.is_complex()
         and module.groups == 1
         and module.padding_mode == "zeros"
         and not isinstance(module.padding, str)
     )
-
-
-def _uses(losses: Tensor) -> Counter[int]:
-    """How often the graph behind the losses uses each parameter.
-
-    A parameter that something else than its layer uses too has more gradient than
-    the layer tells.
-    """
-    uses: Counter[int] = Counter()
-    seen, left = set(), [losses.grad_fn]
-    while left:
-        node = left.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        for following, _ in node.next_functions:
-            parameter = getattr(following, "variable", None)
-            if parameter is not None:
-                uses[id(parameter)] += 1
-            left.append(following)
-    return uses
 
 
 def _patches(layer: nn.Conv2d, inputs: Tensor, deltas: Tensor) -> Tensor:

@@ -103,25 +103,31 @@ def check_not_mixed(
     with draws_kept(objective.device):
         batch = _run_batch(objective, samples)
         _check_reached(objective, batch)
+        by_itself = objective.reads_by_itself(samples)
+        slow = "it was not tried" if loop else None
+        if by_itself:
+            slow = "its loss reads parameters by itself"
         trial = _Trial(objective, samples, max_bytes, at_rest=batch.random)
         if batch.random:
             batch = trial.batch()
-        found = trial.alone(batch, slow="it was not tried" if loop else None)
+        found = trial.alone(batch, slow)
         if found[1].fits and found[1].tolerance < FINE:
             return found[0]
-        return _decide(trial, *found)
+        return _decide(trial, *found, copied=not by_itself)
 
 
-def _decide(trial: _Trial, found: Alone, off: _Difference) -> Alone:
-    """Looks again in double precision, and last one by one: vmap may be what is off."""
-    try:
-        judge = trial.in_double()
-        batch = judge.batch()
-    except Exception:  # no memory or no way for a copy, or it does not run in double
+def _decide(trial: _Trial, found: Alone, off: _Difference, *, copied: bool) -> Alone:
+    """Looks again in double precision, and last one by one: vmap may be what is off.
+
+    A copy tells nothing (`copied`) where the losses go on reading the original.
+    """
+    double = _in_double(trial) if copied else None
+    if double is None:
         if off.fits:
             return found
         judge, batch = trial, trial.batch()
     else:
+        judge, batch = double
         off = judge.alone(batch, slow=found.why_slow)[1]
         if off.fits:
             return found
@@ -144,6 +150,15 @@ def _decide(trial: _Trial, found: Alone, off: _Difference) -> Alone:
         f"{off.tolerance:.1g}: use micro_batch_statistics (between micro-batches), or let "
         "no sample's loss depend on the others"
     )
+
+
+def _in_double(trial: _Trial) -> tuple[_Trial, _Batch] | None:
+    """None where there is no memory or no way for a copy, or it does not run in double."""
+    try:
+        judge = trial.in_double()
+        return judge, judge.batch()
+    except Exception:
+        return None
 
 
 class _Trial:

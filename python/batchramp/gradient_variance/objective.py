@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -34,6 +35,12 @@ class Objective:
         if not self.named:
             raise ValueError("model must have a trainable parameter, got none")
         self.parameters = list(self.named.values())
+        self._renormed = [
+            f"{name}.weight" if name else "weight"
+            for name, module in model.named_modules()
+            if isinstance(module, nn.Embedding | nn.EmbeddingBag)
+            and module.max_norm is not None
+        ]
         sharded = any(type(p).__name__ == "DTensor" for p in self.parameters)
         if sharded or any("FullySharded" in type(m).__name__ for m in model.modules()):
             raise ValueError(
@@ -63,10 +70,13 @@ class Objective:
         Raises:
             ValueError: If the loss gives something else.
         """
-        tensors = dict(parameters)
-        if any(module.training for module in self.model.modules()):
-            # A forward pass that counts, or averages, does so in copies.
-            tensors |= {n: b.clone() for n, b in self.model.named_buffers()}
+        # A forward pass that counts, averages or renormalises does so in copies.
+        tensors = {n: b.clone() for n, b in self.model.named_buffers()}
+        tensors |= parameters
+        for name in self._renormed:
+            own = tensors.get(name)
+            own = self.model.get_parameter(name) if own is None else own
+            tensors[name] = own.clone()
 
         def run(*args: Any, **kwargs: Any) -> Any:
             if not tensors:
@@ -93,27 +103,46 @@ class Objective:
                 if "use_reentrant" not in str(error):
                     raise
                 return self._by_backward(samples)
-        return losses, list(found)
+        return losses, list(map(_dense, found))
 
     def _by_backward(self, samples: Samples) -> tuple[Tensor, list[Tensor | None]]:
-        """For what accumulates into `.grad` alone, as reentrant checkpoints do."""
-        before = [parameter.grad for parameter in self.parameters]
-        try:
-            for parameter in self.parameters:
-                parameter.grad = None
-            losses = self.losses({}, samples)
-            losses.sum().backward()  # type: ignore[no-untyped-call]
-            return losses, [parameter.grad for parameter in self.parameters]
-        finally:
-            for parameter, gradient in zip(self.parameters, before, strict=True):
-                parameter.grad = gradient
+        """For what accumulates into `.grad` alone, as reentrant checkpoints do.
+
+        Into leaves of its own: what waits for a gradient in `.grad`, as an optimizer in
+        the backward pass does, is not woken.
+        """
+        leaves = self._leaves()
+        for parameter, leaf in zip(self.parameters, leaves.values(), strict=True):
+            _take_hooks(leaf, parameter)
+        losses = functional_call(
+            _Backward(self), {f"model.{n}": leaf for n, leaf in leaves.items()}, samples
+        )
+        return losses, [_dense(leaf.grad) for leaf in leaves.values()]
+
+    def reads_by_itself(self, samples: Samples) -> bool:
+        """Says whether the losses use parameters other than through the model's modules.
+
+        As a penalty does that the loss takes of `model.parameters()`: what stands in for
+        the parameters, in vmap or a copy, does not reach it.
+        """
+        with torch.enable_grad():
+            uses = parameter_uses(self.losses(self._leaves(), samples))
+        return any(uses[id(parameter)] for parameter in self.parameters)
+
+    def _leaves(self) -> dict[str, Tensor]:
+        return {n: p.detach().requires_grad_() for n, p in self.named.items()}
 
     def in_double(self) -> Objective:
         """Returns a copy in double precision, its loss included where that is a module."""
         loss = self.loss
         if isinstance(loss, nn.Module):
             loss = _module_in_double(loss)
-        return Objective(_module_in_double(self.model), loss)
+        model = _module_in_double(self.model)
+        for copied, own in zip(
+            model.parameters(), self.model.parameters(), strict=True
+        ):
+            _take_hooks(copied, own)
+        return Objective(model, loss)
 
     @property
     def state(self) -> Hashable:
@@ -132,11 +161,55 @@ class Objective:
                 ]
                 hooks = len(module._forward_hooks), len(module._forward_pre_hooks)
                 settings.append((type(module), hooks, tuple(plain)))
-        trained = tuple(p.requires_grad for p in self.model.parameters())
+        trained = tuple(
+            (p.requires_grad, len(p._backward_hooks or ()))
+            for p in self.model.parameters()
+        )
         autocast = None
         if has_autocast(self.device):
             autocast = torch.get_autocast_dtype(self.device.type)
         return hash(tuple(settings)), trained, self.parameters[0].dtype, autocast
+
+
+class _Backward(nn.Module):
+    """A backward pass within the call, so that recomputing finds the same parameters."""
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        self.model = objective.model
+        self._losses = objective.losses
+
+    def forward(self, *samples: Samples) -> Tensor:
+        losses = self._losses({}, samples[0])
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        return losses
+
+
+def _take_hooks(tensor: Tensor, parameter: nn.Parameter) -> None:
+    """Has the hooks that may change a parameter's gradient change another's too."""
+    for hook in (parameter._backward_hooks or {}).values():
+        tensor.register_hook(hook)  # type: ignore[no-untyped-call]
+
+
+def _dense(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.to_dense()
+
+
+def parameter_uses(losses: Tensor) -> Counter[int]:
+    """Returns how often the graph behind the losses uses each leaf, by its id."""
+    uses: Counter[int] = Counter()
+    seen, left = set(), [losses.grad_fn]
+    while left:
+        node = left.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        for following, _ in node.next_functions:
+            leaf = getattr(following, "variable", None)
+            if leaf is not None:
+                uses[id(leaf)] += 1
+            left.append(following)
+    return uses
 
 
 def _module_in_double(module: nn.Module) -> nn.Module:
@@ -159,11 +232,22 @@ def has_autocast(device: torch.device) -> bool:
 
 @contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
-    """Puts the attributes of all modules back: a pass under vmap leaves no tensor there."""
+    """Puts the attributes of all modules back: a pass under vmap leaves no tensor there.
+
+    Of generators among them the state.
+    """
     held = [(module, vars(module).copy()) for module in model.modules()]
+    generators = [
+        (value, value.get_state())
+        for _, attributes in held
+        for value in attributes.values()
+        if isinstance(value, torch.Generator)
+    ]
     try:
         yield
     finally:
+        for generator, state in generators:
+            generator.set_state(state)
         for module, attributes in held:
             for name in vars(module).keys() - attributes.keys():
                 del vars(module)[name]

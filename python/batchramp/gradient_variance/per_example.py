@@ -64,7 +64,8 @@ def per_example_statistics(
         loss: One value a sample: what a mean or a sum would divide by is not asked for.
         inputs: A tensor, shape (K, ...), K at least 2: `model(inputs)`. Or a sequence
             of them: `model(*inputs)`. Or a mapping, as a tokenizer's batch:
-            `model(**inputs)`. What in these is no tensor is handed on as it is.
+            `model(**inputs)`. What in these is no tensor is handed on as it is; what
+            is a list, a tuple or a mapping may hold further tensors of the samples.
         targets: As inputs, for `loss(outputs, targets)`. None where they lie within the
             inputs: `loss(outputs, inputs)`.
         names: Which of `STATISTICS`.
@@ -79,6 +80,11 @@ def per_example_statistics(
             parameter, samples mix, or the model cannot run a single one.
     """
     wanted = check_names(names)
+    if torch.is_inference_mode_enabled():
+        with torch.inference_mode(mode=False):
+            return per_example_statistics(
+                model, loss, inputs, targets, names, max_bytes=max_bytes
+            )
     model = unwrapped(model)
     check_per_example(model)
     samples = Samples.of(inputs, targets)

@@ -23,8 +23,8 @@ class Samples:
     """Some samples: each tensor's first dimension is theirs.
 
     Attributes:
-        inputs: A tensor, a tuple, or a dict; what in them is no tensor, as a flag, goes
-            to the model as it is.
+        inputs: A tensor, a tuple, or a dict, which may hold further ones, and lists;
+            what in them is no tensor, as a flag, goes to the model as it is.
         targets: Likewise, or None.
     """
 
@@ -46,9 +46,18 @@ class Samples:
                 raise ValueError(f"{name} must hold a tensor, got none")
         if len(set(lengths)) != 1 or lengths[0] < 2:
             told = " and ".join(map(str, lengths))
-            raise ValueError(
-                f"inputs and targets must have the same length, at least 2, got {told}"
+            shared = (
+                "; what all samples share is held in the model, or is a plain number"
+                if len(set(lengths)) > 1 and {0, 1} & set(lengths)
+                else ""
             )
+            raise ValueError(
+                "inputs and targets must have the same length, at least 2, got "
+                f"{told}{shared}"
+            )
+        if any(tensor.is_inference() for tensor in found.tensors):
+            # These cannot be kept for a backward pass.
+            return found.holding([tensor.clone() for tensor in found.tensors])
         return found
 
     @property
@@ -126,23 +135,27 @@ def _plain(name: str, values: Any, *, none: bool = False) -> Any:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, dict):
-        values = tuple(values.values())
-    parts = values if isinstance(values, tuple) else (values,)
-    return [part for part in parts if isinstance(part, Tensor)]
+    if isinstance(values, Mapping):
+        values = list(values.values())
+    if isinstance(values, tuple | list):
+        return [tensor for part in values for tensor in _tensors(part)]
+    return [values] if isinstance(values, Tensor) else []
 
 
 def _holding(values: Any, left: Any) -> Any:
-    if isinstance(values, dict):
+    if isinstance(values, Mapping):
         return {name: _holding(part, left) for name, part in values.items()}
-    if isinstance(values, tuple):
-        return tuple(_holding(part, left) for part in values)
+    if isinstance(values, tuple | list):
+        parts = [_holding(part, left) for part in values]
+        if hasattr(values, "_fields"):  # a named tuple takes them one by one
+            return type(values)(*parts)
+        return parts if isinstance(values, list) else tuple(parts)
     return next(left) if isinstance(values, Tensor) else values
 
 
 def _form(values: Any) -> Hashable:
-    if isinstance(values, dict):
+    if isinstance(values, Mapping):
         return tuple((name, _form(part)) for name, part in values.items())
-    if isinstance(values, tuple):
+    if isinstance(values, tuple | list):
         return tuple(_form(part) for part in values)
     return Tensor if isinstance(values, Tensor) else repr(values)
