@@ -60,7 +60,7 @@ ARGUMENTS = [
         (argument, value)
         for argument, value in itertools.product(ARGUMENTS, WRONG)
         if not (argument == "sampler" and isinstance(value, list | np.ndarray))
-        and not (argument in ("rank", "boundary") and value is None)
+        and not (argument in ("rank", "boundary", "world_size") and value is None)
     ],
     ids=itertools.count(),
 )

@@ -57,7 +57,9 @@ def with_accelerate(trained, folder, workers):
     loader = accelerator.prepare(
         DataLoader(range(40), batch_sampler=place.sampler, num_workers=workers)
     )
-    if any(Path(folder).iterdir()):
+    goes_on = any(Path(folder).iterdir())
+    accelerator.wait_for_everyone()  # or a rank would find what another saves below
+    if goes_on:
         accelerator.load_state(folder)
         accelerator.wait_for_everyone()
     for epoch in range(place.sampler.state_dict()["epoch"], 4):
@@ -94,7 +96,9 @@ def with_accelerates_stateful_loader(trained, folder, workers):
     loader = accelerator.prepare(
         DataLoader(range(40), batch_sampler=sampler, num_workers=workers)
     )
-    if any(Path(folder).iterdir()):
+    goes_on = any(Path(folder).iterdir())
+    accelerator.wait_for_everyone()  # or a rank would find what another saves below
+    if goes_on:
         accelerator.load_state(folder)
         accelerator.wait_for_everyone()
     for epoch in range(counts.epoch, 4):
