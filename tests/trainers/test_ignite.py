@@ -116,6 +116,7 @@ PLAN = batchramp.plan(
 FLAT = batchramp.plan(
     "smith-increase", num_samples=SAMPLES, epochs=3, batch_size=6, max_batch_size=6
 )
+RAMP = [(0, 5), (120, 10)]  # the third pass is the first of another length
 
 
 @pytest.mark.parametrize("kind", ENGINES)
@@ -124,6 +125,7 @@ FLAT = batchramp.plan(
     [
         (PLAN, 4, "max_epochs must be 1 where passes differ in length, got 4 epochs"),
         (grow, 3, "max_epochs must be 1 where passes differ in length, got 3 epochs"),
+        (RAMP, 4, "got 4 epochs of 11 iterations where pass 2 has 7: .*length=35"),
         (FLAT, 5, "max_epochs must end with the plan, got 45 iterations to come where"),
     ],
 )
@@ -136,6 +138,14 @@ def test_epochs_that_are_not_the_passes_are_refused_at_the_start(
     with pytest.raises(ValueError, match=message):
         trainer.run(loader, max_epochs=epochs)
     assert seen == []
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_list_of_sizes_runs_whole_in_one_epoch(kind):
+    trainer, seen = new_trainer(kind)
+    loader = loader_of(VariableBatchSampler(SAMPLES, schedule=RAMP))
+    trainer.run(loader, max_epochs=1, epoch_length=35)  # as the refusal says
+    assert seen == chained(passes(4, schedule=RAMP))
 
 
 @pytest.mark.parametrize("kind", ENGINES)

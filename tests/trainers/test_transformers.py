@@ -135,6 +135,7 @@ def plan_of(epochs, largest):
         (shrink, "got 11 batches in pass 1 where transformers counts 6"),
         (grow, "got 6 batches in pass 1 where transformers counts 11"),
         (plan_of(3, 24), "len.. must be the same in every pass"),
+        ([(0, 6), (130, 24)], "got 6 batches in pass 2 where transformers counts 9"),
         (plan_of(2, 6), "num_train_epochs must be at most 2, where the plan ends"),
     ],
 )

@@ -140,6 +140,11 @@ class Passes:
         return self.laid.budget is not None
 
     @property
+    def known(self) -> bool:
+        """Whether the sizes are known ahead: no function says them one by one."""
+        return isinstance(self.sizes, SizeRuns)
+
+    @property
     def even(self) -> bool:
         """Whether all passes have as many batches at the sizes in force."""
         return self.sizes.constant is not None and self._batches.boundary != "wrap"

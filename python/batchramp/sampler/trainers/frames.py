@@ -60,6 +60,10 @@ class Standing(Protocol):
         """Whether the sizes are known ahead for good, and come to an end."""
 
     @property
+    def known(self) -> bool:
+        """Whether the sizes are known ahead: no function says them one by one."""
+
+    @property
     def even(self) -> bool:
         """Whether all passes have as many batches at the sizes in force."""
 

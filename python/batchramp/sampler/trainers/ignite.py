@@ -86,11 +86,12 @@ def _check_epochs(state: Any, standing: Standing) -> None:
         return
     pass_index, batches = other
     if batches:
+        updates = sum(map(standing.length_of, range(due + epochs)))
         raise ValueError(
             f"max_epochs must be 1 where passes differ in length, got {state.max_epochs} "
             f"epochs of {length} iterations where pass {pass_index} has {batches}: write "
             "sampler.set_epoch(0) and engine.run(loader, max_epochs=1, "
-            "epoch_length=plan.updates), which goes over all passes"
+            f"epoch_length={updates}), which goes over all passes"
         )
 
 

@@ -13,12 +13,14 @@ def first_other(
         length: How many batches the trainer takes each pass to have.
         first: The first pass that it goes over.
         last: The one after its last. Of a function's sizes, which are asked for one by
-            one, only the first two passes are looked at.
+            one, only the first two passes are looked at, as of one size.
 
     Returns:
         The pass and its length, 0 past a plan's end; None if all are as long.
     """
-    for pass_index in range(first, last if standing.planned else min(last, first + 2)):
+    if not standing.planned and (standing.even or not standing.known):
+        last = min(last, first + 2)
+    for pass_index in range(first, last):
         batches = standing.length_of(pass_index)
         if batches != length:
             return pass_index, batches
