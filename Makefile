@@ -6,14 +6,17 @@ UV := $(shell command -v uv 2>/dev/null || echo $(BIN)/uv)
 EXTENSION_SOURCES := pyproject.toml Cargo.toml Cargo.lock $(shell find rust -name '*.rs' -o -name 'Cargo.toml')
 INSTALL = VIRTUAL_ENV=$(abspath $(VENV)) $(UV) pip install --quiet
 
-.PHONY: demo test check lint format typecheck bench clean toolchain
+.PHONY: demo test slow check lint format typecheck bench clean toolchain
 
 demo: $(VENV)/.installed ## race the schedules of the suite `quick` and print the table
 	$(BIN)/batchramp run
 
-test: $(VENV)/.developing ## every test, Rust and Python
+test: $(VENV)/.developing ## the tests, Rust and Python, but for the slow ones
 	cargo test --quiet --workspace --locked
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(VENV)/.developing ## the slow tests, as of real trainings that are killed and go on
+	$(BIN)/python -m pytest -m slow
 
 check: lint typecheck ## what a contributor runs before a commit, beside the tests
 

@@ -163,6 +163,7 @@ def train(trained, folder, workers):
         batches = 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
 def test_a_killed_loop_goes_on_from_its_last_state(workers, at, first, killed):

@@ -176,6 +176,7 @@ def train_killed(trained, folder, workers):
         save(sampler.state_dict())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
 def test_killed_processes_go_on_from_their_last_state(workers, at, first, killed):

@@ -97,6 +97,7 @@ def train(trained, folder, kind, workers):
         save()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(("at", "first"), [(13, 12), (14, 14)], ids=["mid", "end"])
 @pytest.mark.parametrize("kind", ["plain", "stateful"])

@@ -210,6 +210,7 @@ ALONE = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("library", "train", "workers"),
     [

@@ -163,6 +163,7 @@ def resume_killed(trained, folder, kind, workers, save, reload):
     train(trained, folder, "plan", kind, workers, save, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "workers", "reload"),
     [("plain", 0, 0), ("plain", 2, 1), ("stateful", 0, 1), ("stateful", 2, 0)],
