@@ -202,6 +202,21 @@ def test_what_all_samples_share_is_told_from_samples():
         )
 
 
+def test_a_parameter_without_numbers_varies_nowhere():
+    class Empty(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.empty, self.inner = nn.Parameter(torch.empty(0, 3)), make_mlp()
+
+        def forward(self, inputs):
+            return self.inner(inputs)
+
+    inputs, targets = make_data()
+    statistics = per_example_statistics(Empty(), losses, inputs, targets, ["variance"])
+    assert statistics.variance[0].shape == (0, 3)
+    assert statistics.variance[1].all()
+
+
 def test_generators_of_the_model_stay_where_they_were():
     class Own(nn.Module):
         def __init__(self):

@@ -99,7 +99,7 @@ class Stacked:
     def moments(self) -> Moments:
         """Returns their mean and squared deviations per coordinate."""
         count = len(self._rows)
-        if count == 1:
+        if count == 1 or not self._rows.numel():
             mean, squares = self._rows[0], torch.zeros_like(self._rows[0])
         elif self._rows.device.type == "cpu":  # where var_mean takes 20x the time
             dtype = "float64" if self._rows.dtype == torch.float64 else "float32"
