@@ -76,10 +76,9 @@ class VariableBatchSampler(Drawing):
             shares of all ranks in turn, for a loader that deals batches out.
         world_size: Number of ranks; each needs a sample of every batch. None is 1, with
             a warning where torch's processes train together.
-        micro_batch: The most samples handed out at a time: each rank's share of a
-            global batch comes in pieces of equal length, or differing by one, as many
-            on every rank. `piece` says which update a piece is of, its weight, and
-            whether it is the last. `len` and `state_at` then count pieces.
+        micro_batch: The most samples handed out at a time: each rank's share of a batch
+            comes in as many pieces, equal or differing by one (of 1 only where shares
+            are equal). `piece` says what each is; `len` and `state_at` count them.
         output: `list` or `numpy` (int64 arrays).
         threads: Threads that compute whole passes: an exact order's shuffle, and
             `permutation`; at most 1,024. The order is the same for any number.

@@ -31,8 +31,9 @@ def read_indices(sampler: object) -> NDArray[np.int64] | None:
         A contiguous array, or None.
 
     Raises:
-        ValueError: If the indices have no order (sets, dicts), are an iterator, a mask
-            or in part no whole numbers, or if one is negative or 2**63 or more.
+        ValueError: If the indices have no order (sets, dicts), are an iterator, a mask,
+            a column, in a tuple of one array or in part no whole numbers, or if one is
+            negative or 2**63 or more.
     """
     if isinstance(sampler, Dataset):
         return None
@@ -49,17 +50,42 @@ def read_indices(sampler: object) -> NDArray[np.int64] | None:
         )
     if isinstance(sampler, range):
         return _of_range(sampler)
+    if isinstance(sampler, tuple) and len(sampler) == 1:
+        _refuse_wrapped(sampler[0])
     if isinstance(sampler, list | tuple | array):
         return _of_items(sampler)
     if isinstance(sampler, Tensor):
-        if sampler.ndim != 1 or sampler.is_floating_point() or sampler.is_complex():
+        if sampler.is_floating_point() or sampler.is_complex():
             return None
-        return _of_array(sampler.detach().cpu().numpy())
+        sampler = sampler.detach().cpu().numpy()
     # Arrays of other libraries too: a column or an index of pandas, say.
     shape = getattr(sampler, "shape", None)
     if hasattr(sampler, "__array__") and isinstance(shape, tuple) and len(shape) == 1:
         return _of_array(np.asarray(sampler))
+    if isinstance(sampler, np.ndarray):
+        _refuse_column(sampler)
     return None
+
+
+def _refuse_wrapped(item: object) -> None:
+    """Refuses the one array in a tuple that `np.nonzero` returns for a mask."""
+    if not isinstance(item, np.ndarray | Tensor) or item.ndim != 1:
+        return
+    if np.asarray(item).dtype.kind in "iu":
+        raise ValueError(
+            "sampler must be the indices themselves, got a tuple of one array, as "
+            f"np.nonzero and np.where return it, of {len(item)}: write [0] behind it"
+        )
+
+
+def _refuse_column(values: NDArray[Any]) -> None:
+    """Refuses the column of indices that `mask.nonzero()` returns in torch."""
+    if values.ndim == 2 and values.shape[1] == 1 and values.dtype.kind in "iu":
+        raise ValueError(
+            "sampler must have one dimension where it is indices, got a column of "
+            f"{len(values)} whole numbers, as tensor.nonzero() and np.argwhere return "
+            "it: write .flatten() behind it, or give len(data) if it is a data set"
+        )
 
 
 def _of_range(numbers: range) -> NDArray[np.int64] | None:

@@ -242,8 +242,8 @@ def choose_boundary(
     if plan is not None:
         if not hasattr(plan, "runs") or not hasattr(plan, "horizon"):
             raise ValueError(
-                "schedule must be a Plan (see batchramp.plan) or a function of the "
-                f"position, got {shown(plan)}"
+                "schedule must be a Plan (see batchramp.plan), pairs as [(0, 16), "
+                f"(1000, 64)], or a function of the position, got {shown(plan)}"
             )
         wishes.append(plan.horizon.boundary)
     if len(set(wishes)) > 1:
