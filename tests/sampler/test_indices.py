@@ -112,6 +112,7 @@ class Pictures(Dataset):
         (np.linspace(0, 1, 7), 7),
         (np.zeros((4, 1)), 4),
         ((np.zeros(3),), 1),
+        ((torch.zeros(3, requires_grad=True),), 1),
         (np.array(["a", "b"]), 2),
         (pl.DataFrame({"a": [1, 2, 3]}), 3),
         (pl.Series(["a", "b"]), 2),

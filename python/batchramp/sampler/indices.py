@@ -69,9 +69,9 @@ def read_indices(sampler: object) -> NDArray[np.int64] | None:
 
 def _refuse_wrapped(item: object) -> None:
     """Refuses the one array in a tuple that `np.nonzero` returns for a mask."""
-    if not isinstance(item, np.ndarray | Tensor) or item.ndim != 1:
-        return
-    if np.asarray(item).dtype.kind in "iu":
+    if isinstance(item, Tensor):
+        item = item.detach().cpu().numpy()
+    if isinstance(item, np.ndarray) and item.ndim == 1 and item.dtype.kind in "iu":
         raise ValueError(
             "sampler must be the indices themselves, got a tuple of one array, as "
             f"np.nonzero and np.where return it, of {len(item)}: write [0] behind it"
