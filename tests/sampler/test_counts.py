@@ -200,3 +200,18 @@ def test_beside_a_distributed_sampler_a_size_is_per_process_everywhere():
     made = growing("drop")
     planned = VariableBatchSampler(handed_over(), schedule=made)
     assert [len(batch) for batch in planned] == [2] * 10  # a plan's are global
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("loaded", [False, True])
+def test_of_sizes_set_between_two_batches_the_last_one_holds(boundary, loaded):
+    sampler = VariableBatchSampler(10, 2, boundary=boundary, order="sequential")
+    batches = iter(sampler)
+    next(batches)
+    if loaded:
+        again = VariableBatchSampler(10, 2, boundary=boundary, order="sequential")
+        again.load_state_dict(sampler.state_dict())
+        sampler, batches = again, iter(again)
+    sampler.set_batch_size(9)  # under `drop` it would not fit into the pass
+    sampler.set_batch_size(3)
+    assert next(batches) == [2, 3, 4]

@@ -282,3 +282,9 @@ def test_lists_of_sizes_hold_wherever_the_sampler_has_been():
     sampler.set_epoch(3)  # and on, past sizes that were not
     sampler.set_epoch(1)
     assert list(sampler) == passes[1]
+
+
+def test_a_piece_has_no_weight_of_its_updates():
+    sampler = VariableBatchSampler(12, 6, micro_batch=3)
+    with pytest.raises(ValueError, match=r"micro_batch must be None .*piece\(index\)"):
+        sampler.weight(0)

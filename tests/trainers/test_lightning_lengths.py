@@ -332,3 +332,31 @@ def test_loaders_within_loaders_are_seen_through(tmp_path):
         range(SAMPLES), batch_sampler=sampler, num_workers=2, collate_fn=list
     )
     assert fit(tmp_path, loader, **RELOAD) == passes()
+
+
+class Steps(Learns):
+    """Steps after an update's last piece."""
+
+    def __init__(self, sampler):
+        super().__init__()
+        self.sampler = sampler
+        self.automatic_optimization = False
+        self.steps = 0
+
+    def training_step(self, batch, batch_idx):
+        piece = self.sampler.piece(batch_idx)
+        self.manual_backward(super().training_step(batch) * piece.weight)
+        if piece.last:
+            self.optimizers().step()
+            self.optimizers().zero_grad()
+            self.steps += 1
+
+
+def test_pieces_are_no_updates_of_their_own(tmp_path):
+    pieces = {**SIZES["plan"], "micro_batch": 3}
+    with pytest.raises(ValueError, match=r"micro_batch must be None .* got 3: set self"):
+        fit(tmp_path, new_loader(**pieces))
+    loader = new_loader(**pieces)
+    model = Steps(loader.batch_sampler)
+    assert fit(tmp_path, loader, model, **RELOAD) == passes(**pieces)
+    assert model.steps == PLAN.updates

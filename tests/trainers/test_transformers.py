@@ -155,6 +155,12 @@ def test_a_plan_of_one_size_needs_nothing_else(train):
     assert train(sampler) == expected(3, schedule=schedule)
 
 
+def test_pieces_are_no_updates_of_their_own(train):
+    sampler = VariableBatchSampler(SAMPLES, 6, micro_batch=3)
+    with pytest.raises(ValueError, match=r"micro_batch must be None .* got 3"):
+        train(sampler)
+
+
 def test_an_epoch_given_to_the_sampler_is_not_lost_to_the_trainers_count(train):
     sampler = VariableBatchSampler(SAMPLES, 6)
     sampler.set_epoch(2)

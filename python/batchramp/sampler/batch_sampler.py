@@ -140,14 +140,6 @@ class VariableBatchSampler(Drawing):
             by_hand=self._made_with is not None,
         )
 
-    def _follow(self) -> None:
-        """Goes to the epoch of the `DistributedSampler` handed over, where it was set."""
-        if self._theirs is not None and self._theirs.epoch != self._their_epoch:
-            self._their_epoch = self._theirs.epoch
-            self._passes.go_to(
-                check_epoch("epoch", self._their_epoch, self.num_samples)
-            )
-
     def __len__(self) -> int:
         """Batches (pieces, with `micro_batch`) that `iter()` yields in the current pass.
 
@@ -275,8 +267,13 @@ class VariableBatchSampler(Drawing):
 
         Raises:
             ValueError: If there is no such batch, or it lies before the point that was
-                loaded, or `rank` is None.
+                loaded, `rank` is None, or `micro_batch` is given.
         """
+        if self._micro_batch is not None:
+            raise ValueError(
+                "micro_batch must be None for weight(), got "
+                f"{self._micro_batch}: write piece(index).weight, of each piece's index"
+            )
         rank = self._one_rank("weight")
         start, size = self._batch(update)
         length = self._batches.end(start, size) - start

@@ -1,6 +1,5 @@
 """How a sampler's batches are drawn, into what, and for whom."""
 
-from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, cast, overload
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DistributedSampler
 
 from batchramp._rust import Batches, Run, Runs
 from batchramp.sampler.outputs import Out, writable
@@ -27,6 +26,8 @@ class Drawing(BatchSampler):
     _batches: Batches
     _passes: Passes
     _output: str
+    _theirs: DistributedSampler[Any] | None
+    _their_epoch: int
     _alone: bool
     """Whether nothing was said of other ranks."""
 
@@ -133,9 +134,13 @@ class Drawing(BatchSampler):
         self._batches.fill(pass_index * self.num_samples, array)
         return out
 
-    @abstractmethod
     def _follow(self) -> None:
-        """Goes where a sampler that was handed over was told to."""
+        """Goes to the epoch of the `DistributedSampler` handed over, where it was set."""
+        if self._theirs is not None and self._theirs.epoch != self._their_epoch:
+            self._their_epoch = self._theirs.epoch
+            self._passes.go_to(
+                check_epoch("epoch", self._their_epoch, self.num_samples)
+            )
 
 
 def _new_tensor(length: int) -> Tensor:

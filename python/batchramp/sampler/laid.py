@@ -97,6 +97,17 @@ class Laid:
                 first, count = last, 1
             yield Stretch(first, length, count)
 
+    def check_begins(self, origin: Cursor) -> None:
+        """Refuses a pass that would begin past a plan's end."""
+        # The dry run is for a plan alone: nothing else ends.
+        if self.budget and not origin.batches and not self.remaining(origin):
+            raise ValueError(
+                f"epoch must lie before {self.budget / self.batches.num_samples:g}, "
+                f"where the plan ends, got {origin.pass_index} (an iterator dropped "
+                "after its first batch, as by next(iter(loader)), has taken a pass too: "
+                "call set_epoch with the pass that you mean)"
+            )
+
     def check_shares(self, origin: Cursor, world_size: int) -> None:
         """Refuses a pass whose last batch, cut short, leaves a rank with no sample."""
         if world_size == 1 or isinstance(self.sizes, CalledSizes):

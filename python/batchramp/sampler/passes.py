@@ -55,7 +55,7 @@ class Passes:
         self._batches = batches
         self.rank = rank
         self.world_size = world_size
-        self._micro_batch = micro_batch
+        self.micro_batch = micro_batch
         self.begun = False
         self.exhausted = False
         self.word = ""
@@ -66,6 +66,7 @@ class Passes:
         self._generation = 0
         self._found = (0, 0)
         self._cuts: tuple[Cursor, Cut] | None = None
+        self._held: tuple[object, int] | None = None
         self.laid.check_shares(self.origin, world_size)
 
     def __getstate__(self) -> dict[str, object]:
@@ -87,6 +88,9 @@ class Passes:
     @property
     def drawn(self) -> int:
         """The position up to which batches are drawn, if only some of their shares."""
+        # Sizes set since then, one after another, change no batch that is drawn.
+        if self._held is not None and self._held[0] == self._place_of_run():
+            return self._held[1]
         cursor = self.cursor
         if not cursor.slices:
             return cursor.position
@@ -130,7 +134,7 @@ class Passes:
     def skipped(self) -> int:
         """Batches (pieces) of the current pass before the place where it was begun."""
         origin = self.origin
-        if self._micro_batch is None:
+        if self.micro_batch is None:
             return origin.batches
         return self.cut.before(origin.batches)
 
@@ -196,19 +200,19 @@ class Passes:
 
     def _length(self, origin: Cursor) -> int:
         """Batches, or pieces, of a pass that begins, or goes on, at a cursor."""
-        if self._micro_batch is None:
+        if self.micro_batch is None:
             return origin.batches + self.laid.remaining(origin)
         return self._cut(origin).count
 
     def _cut(self, origin: Cursor) -> Cut:
         """The pieces of a pass that begins, or goes on, at a cursor: of all of it."""
-        assert self._micro_batch is not None
+        assert self.micro_batch is not None
         if self._cuts is None or self._cuts[0] != origin:
             start = origin
             if origin.batches:
                 start = self.laid.start_of(origin.pass_index)
             stretches = self.laid.stretches(start)
-            self._cuts = (origin, Cut(stretches, self.world_size, self._micro_batch))
+            self._cuts = (origin, Cut(stretches, self.world_size, self.micro_batch))
         return self._cuts[1]
 
     @property
@@ -220,7 +224,7 @@ class Passes:
     def handed_out(self) -> int:
         """Batches, or pieces, of the current pass that each rank has been handed."""
         cursor = self.cursor
-        if self._micro_batch is None:
+        if self.micro_batch is None:
             return cursor.batches
         ranks = self.world_size if self.rank is None else 1
         return self.cut.before(cursor.batches) + cursor.slices // ranks
@@ -228,15 +232,7 @@ class Passes:
     def begin(self, *, counted: bool = False) -> None:
         """Moves to the pass that an iterator draws from, by a trainer's count or not."""
         origin = self.start_of(self.due) if self.begun else self.origin
-        # The dry run is for a plan alone: nothing else ends.
-        budget = self.laid.budget
-        if budget and not origin.batches and not self.laid.remaining(origin):
-            raise ValueError(
-                f"epoch must lie before {budget / self._batches.num_samples:g}, "
-                f"where the plan ends, got {origin.pass_index} (an iterator dropped "
-                "after its first batch, as by next(iter(loader)), has taken a pass too: "
-                "call set_epoch with the pass that you mean)"
-            )
+        self.laid.check_begins(origin)
         self.laid.check_shares(origin, self.world_size)
         if self.begun:
             self._place(origin)
@@ -260,7 +256,7 @@ class Passes:
                 self.world_size,
                 cursor.slices,
                 output,
-                micro_batch=self._micro_batch,
+                micro_batch=self.micro_batch,
             )
             # An iterator that set_epoch, a load or a newer one left behind runs on for
             # its owner, but is no longer where the sampler stands.
@@ -311,7 +307,7 @@ class Passes:
         """Goes past the batches (pieces) of the pass due that a trainer has trained."""
         origin = self.start_of(self.due) if self.begun else self.origin
         updates = trained
-        if self._micro_batch is not None:
+        if self.micro_batch is not None:
             updates = self._cut(origin).update_of(trained)
             if self._cut(origin).before(updates) != trained:
                 raise ValueError(
@@ -362,6 +358,7 @@ class Passes:
     def resize(self, position: int, size: int, *, for_good: bool) -> None:
         """Sets the size by hand of the batches from a position on."""
         assert isinstance(self.sizes, SizeRuns)
+        self._held = (self._place_of_run(), self.drawn)
         self._lay(self.sizes.changed(position, size, for_good=for_good))
         if self._run is not None:
             self._run.stop_at(position)
@@ -418,6 +415,11 @@ class Passes:
         elif self._by_hand:
             self._lay(sizes.moved(self.cursor.position, origin.position))
         self._stand_at(origin)
+
+    def _place_of_run(self) -> object:
+        """What changes whenever a batch is drawn, and nothing else of the sampler's."""
+        run = self._run
+        return self._generation, self._base, None if run is None else run.place
 
     def _lay(self, sizes: SizeRuns | CalledSizes) -> None:
         self.laid = Laid(self._batches, sizes, self.laid.budget)

@@ -24,6 +24,10 @@ class Standing(Protocol):
         """Number of ranks."""
 
     @property
+    def micro_batch(self) -> int | None:
+        """The most samples of a piece; None where shares are not cut."""
+
+    @property
     def due(self) -> int:
         """The pass that the next iterator begins."""
 

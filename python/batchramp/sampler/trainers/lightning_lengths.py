@@ -34,6 +34,14 @@ def check_epoch(
             another place than was said, or never.
     """
     trainer, combined = loop.trainer, loop._combined_loader
+    if standing.micro_batch is not None and (
+        trainer.lightning_module.automatic_optimization
+    ):
+        raise ValueError(
+            "micro_batch must be None where Lightning steps after every batch, got "
+            f"{standing.micro_batch}: set self.automatic_optimization = False in the "
+            "module, and step where sampler.piece(batch_idx).last is true"
+        )
     mode, limit = combined._mode, trainer.limit_train_batches
     batches = _pass_length(standing, counter)
     lengths = [

@@ -34,6 +34,12 @@ def before_drawing(sampler: BatchSampler, standing: Standing) -> Counter | None:
         if inner is None and holds(names.get("train_dataloader"), sampler):
             inner = names
         if inner is not None and "num_train_epochs" in names:
+            if standing.micro_batch is not None:
+                raise ValueError(
+                    "micro_batch must be None for transformers' Trainer, which steps "
+                    "after an equal number of batches, whatever update they are of, got "
+                    f"{standing.micro_batch}: leave it out, or write a loop of your own"
+                )
             _check_lengths(inner["steps_in_epoch"], inner["epoch"], names, standing)
             return _count(inner["epoch"])
     return None
