@@ -354,7 +354,9 @@ class Steps(Learns):
 
 def test_pieces_are_no_updates_of_their_own(tmp_path):
     pieces = {**SIZES["plan"], "micro_batch": 3}
-    with pytest.raises(ValueError, match=r"micro_batch must be None .* got 3: set self"):
+    with pytest.raises(
+        ValueError, match=r"micro_batch must be None .* got 3: set self"
+    ):
         fit(tmp_path, new_loader(**pieces))
     loader = new_loader(**pieces)
     model = Steps(loader.batch_sampler)
