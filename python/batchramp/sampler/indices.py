@@ -32,8 +32,8 @@ def read_indices(sampler: object) -> NDArray[np.int64] | None:
 
     Raises:
         ValueError: If the indices have no order (sets, dicts), are an iterator, a mask,
-            a column, in a tuple of one array or in part no whole numbers, or if one is
-            negative or 2**63 or more.
+            a column, in a tuple of one array, in part no whole numbers or whole numbers
+            of a floating kind, or if one is negative or 2**63 or more.
     """
     if isinstance(sampler, Dataset):
         return None
@@ -55,9 +55,11 @@ def read_indices(sampler: object) -> NDArray[np.int64] | None:
     if isinstance(sampler, list | tuple | array):
         return _of_items(sampler)
     if isinstance(sampler, Tensor):
-        if sampler.is_floating_point() or sampler.is_complex():
+        if sampler.is_complex() or (sampler.is_floating_point() and sampler.ndim != 1):
             return None
-        sampler = sampler.detach().cpu().numpy()
+        sampler = sampler.detach().cpu()
+        sampler = sampler.double() if sampler.is_floating_point() else sampler
+        sampler = sampler.numpy()
     # Arrays of other libraries too: a column or an index of pandas, say.
     shape = getattr(sampler, "shape", None)
     if hasattr(sampler, "__array__") and isinstance(shape, tuple) and len(shape) == 1:
@@ -85,6 +87,19 @@ def _refuse_column(values: NDArray[Any]) -> None:
             "sampler must have one dimension where it is indices, got a column of "
             f"{len(values)} whole numbers, as tensor.nonzero() and np.argwhere return "
             "it: write .flatten() behind it, or give len(data) if it is a data set"
+        )
+
+
+def _refuse_floats(values: NDArray[Any]) -> None:
+    """Refuses indices read as floating-point numbers, as `np.loadtxt` does.
+
+    They might be samples too, but nothing tells which.
+    """
+    if len(values) and bool(np.all((values >= 0) & (values == np.floor(values)))):
+        raise ValueError(
+            "sampler must be of an integer kind where it is indices, got "
+            f"{len(values)} whole numbers as {values.dtype}: write .astype(int) (of a "
+            "tensor, .long()), or give len(data) if it is a data set"
         )
 
 
@@ -119,6 +134,8 @@ def _of_items(
     else:
         found = {_is_whole(item) for item in items}
     if True not in found:
+        if kinds and all(issubclass(kind, float | np.floating) for kind in kinds):
+            _refuse_floats(np.asarray(items))
         return None
     if False in found:
         odd = next(item for item in items if not _is_whole(item))
@@ -141,6 +158,8 @@ def _of_array(values: NDArray[Any]) -> NDArray[np.int64] | None:
     if kind == "O":
         return _of_items(values.tolist())
     if kind not in "iu":
+        if kind == "f":
+            _refuse_floats(values)
         return None
     if len(values):
         _check(int(values.min()), int(values.max()))

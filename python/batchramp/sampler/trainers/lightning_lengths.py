@@ -123,7 +123,7 @@ def check_estimate(loop: Any, standing: Standing) -> None:
         raise ValueError(
             "trainer.estimated_stepping_batches must not be used where passes differ in "
             f"length, got {estimate}, the first pass's updates times {epochs}: write the "
-            "plan's `updates`"
+            "plan's `updates` (or its own sum, of sizes that are no plan)"
         )
 
 
