@@ -84,8 +84,7 @@ class Counter(NamedTuple):
     Attributes:
         epoch: The pass.
         whose: Whose count it is, for errors: `Accelerate's loader`.
-        advice: What to write where the count contradicts the sampler's place;
-            `{due}` stands for the pass due.
+        advice: What to write where the count contradicts the sampler's place.
         late: Whether the trainer keeps its count in its checkpoints, and may say it
             after it has drawn of that very pass. It may then go back by itself.
         batches: How many of that pass the trainer has trained; None if it stands where
